@@ -1,0 +1,1 @@
+"""Person re-identification with LA-Transformer: a small library behind seven notebooks."""

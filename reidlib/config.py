@@ -1,0 +1,169 @@
+"""What is run: a training run is one frozen dataclass, a preset is a set of differences, a study is one file."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reidlib.paths import ROOT
+
+PARAMS = ROOT / "notebooks" / "params"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Defaults are the paper's baseline (Sec. 1.1) as its public code trains it."""
+
+    preset: str = "baseline"
+    seed: int = 0
+    # model
+    backbone: str = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    backbone_args: Mapping[str, Any] = field(default_factory=dict, hash=False)  # to timm
+    pretrained: bool = True
+    image_size: int = 224             # pixels, square
+    y_pooling: bool = False           # Eq. 2
+    global_weight: float = 8.0        # lambda of Eq. 1
+    feature: str = "mixed"            # retrieval feature: "mixed" (Eq. 1) or "local" (public code)
+    # loss; None switches a part off
+    am_margin: float | None = None    # AM-Softmax instead of cross-entropy
+    am_scale: float = 30.0
+    triplet_margin: float | None = None
+    # optimisation: Adam
+    epochs: int = 30
+    batch_size: int = 32
+    images_per_identity: int | None = None  # K of P x K batches; None: plain shuffling
+    lr: float = 3e-4                  # heads
+    backbone_lr: float = 3e-4
+    weight_decay: float = 5e-4
+    schedule: str = "blockwise"       # or "end-to-end"
+    release_every: int = 2            # blockwise: epochs until one more block is released
+    lr_decay: float = 0.8             # blockwise: factor at every release
+
+    def __post_init__(self):
+        _check_choice("feature", self.feature, ("mixed", "local"))
+        _check_choice("schedule", self.schedule, ("blockwise", "end-to-end"))
+        for name in ("image_size", "batch_size", "release_every", "lr", "backbone_lr"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.epochs < 0:
+            raise ValueError(f"epochs is {self.epochs}; it must be 0 (untrained) or more")
+        if self.triplet_margin is not None and (self.images_per_identity or 0) < 2:
+            raise ValueError(
+                f"triplet_margin is {self.triplet_margin} but images_per_identity is "
+                f"{self.images_per_identity}: triplets need at least 2 images of an identity in "
+                "a batch; set images_per_identity to 2 or more")
+        if self.images_per_identity and self.batch_size % self.images_per_identity:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of "
+                             f"images_per_identity {self.images_per_identity}")
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.preset}-s{self.seed}"
+
+    def fingerprint(self, data_checksum: str) -> str:
+        """Hash of everything that decides a run's outcome: the configuration and the data."""
+        text = json.dumps([asdict(self), data_checksum], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+# The runs behind the paper's rows, as differences from its baseline. am_margin is Wang et al.'s 0.35
+# (2018), triplet_margin the usual 0.3; the paper states neither.
+PRESETS: dict[str, dict[str, Any]] = {
+    "untrained": {"epochs": 0},
+    "baseline": {},
+    "ypool": {"y_pooling": True},
+    "improved": {"y_pooling": True, "am_margin": 0.35, "triplet_margin": 0.3,
+                 "images_per_identity": 4},
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the results: the weights of a preset and how its queries are embedded."""
+
+    label: str
+    preset: str
+    flip: str  # "none" | "query" | "both", see retrieval.flip_features
+
+
+VARIANTS = (
+    Variant("untrained", "untrained", "none"),
+    Variant("baseline", "baseline", "none"),
+    Variant("+ y-pooling", "ypool", "none"),
+    Variant("+ AM-Softmax, triplet", "improved", "none"),
+    Variant("+ flipped query", "improved", "query"),
+)
+
+
+def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
+                ) -> TrainConfig:
+    """The paper's baseline, changed by ``overrides`` (the study) and then by the preset."""
+    _check_choice("preset", preset, PRESETS)
+    changes = {**(overrides or {}), **PRESETS[preset]}
+    _check_keys("training parameter", changes, TrainConfig)
+    return replace(TrainConfig(), preset=preset, seed=seed, **changes)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One data set with one parameter file ``notebooks/params/<name>.yaml``."""
+
+    name: str
+    dataset: str                       # "synthetic", "pku-reid", "market1501" or a CSV file
+    seeds: tuple[int, ...] = (0, 1, 2)
+    train: Mapping[str, Any] = field(default_factory=dict)      # TrainConfig differences
+    synthetic: Mapping[str, Any] = field(default_factory=dict)  # SyntheticSpec differences
+    perplexity: float = 15.0           # t-SNE
+    shows_people: bool = True          # figures of images stay out of git
+
+    def config(self, preset: str, seed: int) -> TrainConfig:
+        return make_config(preset, seed, self.train)
+
+
+def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = None,
+               params: Path = PARAMS) -> Study:
+    """Read ``<params>/<name>.yaml``; ``epochs`` and ``seeds`` replace the file's values.
+
+    Raises:
+        ValueError: unknown study, key or value; the message lists what is known.
+    """
+    path = params / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in params.glob("*.yaml")))
+        raise ValueError(f"unknown study {name!r}: no {path.name} in {params.name}/; known: {known}")
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict) or "dataset" not in values:
+        raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset`")
+    _check_keys(f"key in {path.name}", values, Study)
+    study = Study(name=name, **values)
+    if epochs is not None:
+        study = replace(study, train={**study.train, "epochs": epochs})
+    seeds = list(study.seeds if seeds is None else seeds)
+    if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) for s in seeds):
+        raise ValueError(f"seeds are {seeds}; expected different whole numbers, at least one")
+    study = replace(study, seeds=tuple(seeds))
+    for preset in PRESETS:
+        study.config(preset, seeds[0])
+    return study
+
+
+def _check_choice(what: str, value: str, known) -> None:
+    if value not in known:
+        raise ValueError(f"unknown {what} {value!r}; known: {', '.join(known)}{_hint(value, known)}")
+
+
+def _check_keys(what: str, given: Mapping[str, Any], cls: type) -> None:
+    known = [f.name for f in fields(cls)]
+    for key in given:
+        if key not in known:
+            raise ValueError(f"unknown {what}: {key!r}; known: {', '.join(known)}{_hint(key, known)}")
+
+
+def _hint(value, known) -> str:
+    close = difflib.get_close_matches(str(value), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,169 @@
+"""Composition root: a study -> data -> model -> fit -> evaluate -> run record; finds finished work."""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from reidlib import repro, training
+from reidlib.config import Study, TrainConfig
+from reidlib.data import Batches, IdentitySampler, ShuffleSampler, load_images, load_picture, number_ids
+from reidlib.losses import ReidLoss
+from reidlib.manifest import Dataset, load_manifest, read_dataset, write_manifest
+from reidlib.models import LATransformer, build_backbone
+from reidlib.paths import Workspace, data_root, whole_file
+from reidlib.results import publish_run, read_run, read_study, write_run, write_study
+from reidlib.retrieval import PROTOCOLS, Embedded, embed, evaluate
+from reidlib.synthetic import SyntheticSpec, write_dataset
+
+log = logging.getLogger(__name__)
+
+
+def prepare_study(study: Study, workspace: Workspace) -> Dataset:
+    """Read (or draw) and check the study's data; write its manifest, then fix the study."""
+    root = None
+    if study.dataset == "synthetic":
+        root = write_dataset(workspace.artifacts / "data", SyntheticSpec(**study.synthetic))
+    dataset = read_dataset(study.dataset, root)
+    write_manifest(dataset.manifest, workspace.reports / "manifest.csv")
+    write_study(study, workspace)
+    return dataset
+
+
+def open_dataset(study: Study, workspace: Workspace) -> Dataset:
+    """The data that 01_data checked; FileNotFoundError, naming it, where it has not."""
+    if study.dataset == "synthetic":
+        root = workspace.artifacts / "data"
+    elif study.dataset.endswith(".csv"):
+        root = (data_root() / study.dataset).parent
+    else:
+        root = data_root() / study.dataset
+    manifest = load_manifest(workspace.reports / "manifest.csv")
+    return Dataset(study.dataset, root, manifest)
+
+
+def build_model(config: TrainConfig, n_identities: int) -> LATransformer:
+    """The model of a run, freshly initialised from its seed (backbone weights where asked for)."""
+    repro.seed_globals(config.seed)
+    backbone = build_backbone(config.backbone, config.image_size, config.pretrained,
+                              config.backbone_args)
+    return LATransformer(backbone, n_identities, y_pooling=config.y_pooling,
+                         global_weight=config.global_weight, feature=config.feature,
+                         cosine=config.am_margin is not None)
+
+
+def train(config: TrainConfig, images: Tensor, ids: Iterable[str], device: torch.device,
+          checkpoint: Path | None = None, key: str = "") -> tuple[LATransformer, list[dict]]:
+    """Train one model on uint8 images and their identities; returns it and its history."""
+    labels, names = number_ids(ids)
+    model = build_model(config, len(names)).to(device)
+    optimiser = training.make_optimiser(model, config.lr, config.backbone_lr, config.weight_decay)
+    release = {}
+    if config.schedule == "blockwise":
+        release = {"on_epoch_start": training.blockwise(model, optimiser, config.release_every,
+                                                        config.lr_decay)}
+    if config.images_per_identity:
+        sampler = IdentitySampler(labels.numpy(), config.batch_size // config.images_per_identity,
+                                  config.images_per_identity, config.seed)
+    else:
+        sampler = ShuffleSampler(len(labels), config.batch_size, config.seed)
+    loss = ReidLoss(config.am_margin, config.am_scale, config.triplet_margin)
+    history = training.fit(model, Batches(images, labels, sampler, device).epoch, loss, optimiser,
+                           config.epochs, checkpoint=checkpoint, key=key, name=config.run_id,
+                           **release)
+    return model, history
+
+
+class Experiment:
+    """The runs of one study in one workspace: trained once, found again afterwards."""
+
+    def __init__(self, workspace: Workspace, device: str = "auto"):
+        self.workspace = workspace
+        self.study = read_study(workspace)
+        self.dataset = open_dataset(self.study, workspace)
+        self.device = repro.pick_device(device)
+
+    def run(self, preset: str, seed: int) -> dict:
+        """The record of one run, trained now unless it is finished."""
+        config = self.study.config(preset, seed)
+        folder = self._folder(config)
+        if (folder / "run.json").is_file():
+            log.info("%s: finished before, not trained again", config.run_id)
+        else:
+            self._train(config, folder)
+        target = self.workspace.runs / config.run_id
+        publish_run(folder, target)
+        return read_run(target)
+
+    def runs(self, presets: Iterable[str]) -> list[dict]:
+        """Records of all presets in all seeds of the study."""
+        return [self.run(preset, seed) for preset in presets for seed in self.study.seeds]
+
+    def embeddings(self, preset: str, seed: int, notebook: str) -> tuple[Embedded, Embedded]:
+        """Query and gallery embeddings of a finished run; else an error naming ``notebook``."""
+        folder = self._folder(self.study.config(preset, seed))
+        if not (folder / "run.json").is_file():
+            raise FileNotFoundError(f"run {preset}-s{seed} has no embeddings in {folder}: run "
+                                    f"notebook {notebook} first")
+        return tuple(Embedded.load(folder / f"{split}.npz") for split in ("query", "gallery"))
+
+    def pictures(self, paths: Iterable[str]) -> list[np.ndarray]:
+        """Images as they are stored, uint8 (height, width, 3), for figures."""
+        return [load_picture(self.dataset.root / path) for path in paths]
+
+    def _folder(self, config: TrainConfig) -> Path:
+        fingerprint = config.fingerprint(self.dataset.checksum)
+        return self.workspace.artifacts / f"{config.run_id}-{fingerprint[:8]}"
+
+    @cached_property
+    def _images(self) -> dict[str, Tensor]:
+        size = self.study.config("baseline", 0).image_size
+        return {split: load_images(self.dataset.root, part["path"], size)
+                for split, part in self.dataset.manifest.groupby("split")}
+
+    def _split(self, split: str) -> pd.DataFrame:
+        return self.dataset.manifest[self.dataset.manifest["split"] == split]
+
+    def _train(self, config: TrainConfig, folder: Path) -> None:
+        checkpoint = folder / "checkpoint.pt"
+        key = config.fingerprint(self.dataset.checksum)
+        model, history = train(config, self._images["train"], self._split("train")["id"],
+                               self.device, checkpoint, key)
+        start = time.perf_counter()
+        query, gallery = (self._embed(model, split, folder) for split in ("query", "gallery"))
+        embed_seconds = time.perf_counter() - start
+        scores, per_query, cmc = evaluate(query, gallery)
+        with whole_file(folder / "weights.safetensors") as partial:
+            save_file(model.state_dict(), partial)
+        record = {
+            "run_id": config.run_id, "study": self.study.name, "preset": config.preset,
+            "seed": config.seed, "config": asdict(config), "fingerprint": key,
+            "data": {"name": self.dataset.name, "checksum": self.dataset.checksum,
+                     "counts": self.dataset.counts().to_dict("index")},
+            "protocols": [asdict(p) for p in PROTOCOLS.values()],
+            "scores": scores.astype(object).where(scores.notna(), None).to_dict("records"),
+            "train_seconds": sum(row["seconds"] for row in history),
+            "embed_seconds": embed_seconds, "hardware": repro.hardware(self.device),
+            "versions": repro.versions(), "commit": repro.git_commit(),
+        }
+        columns = ["epoch", "loss", "accuracy", "images", "seconds"]
+        tables = {"history": pd.DataFrame(history, columns=None if history else columns),
+                  "per_query": per_query, "cmc": cmc}
+        write_run(folder, record, tables)
+        checkpoint.unlink(missing_ok=True)
+
+    def _embed(self, model: LATransformer, split: str, folder: Path) -> Embedded:
+        part = self._split(split)
+        emb, mirrored = embed(model, self._images[split])
+        text = {name: part[name].to_numpy(str) for name in ("id", "cam", "path", "sha256")}
+        embedded = Embedded(emb, mirrored, text["path"], text["id"], text["cam"], text["sha256"])
+        embedded.save(folder / f"{split}.npz")
+        return embedded

@@ -1,0 +1,292 @@
+"""Curves, bars and dots from plain DataFrames; saving a figure beside the data it was drawn from.
+
+Scores are fractions in [0, 1]. A variant (a preset, or its row of the ablation) has one colour in
+every figure, and no distinction rests on colour alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from math import ceil, floor
+from pathlib import Path
+from typing import ParamSpec
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from reidlib.paths import whole_file
+
+P = ParamSpec("P")
+
+WIDTH = 7.0  # inches; text of 11 points stays readable when the figure fills half a page
+PROTOCOLS = ("standard", "market-matlab", "leak-free", "all-gallery", "lat-top10")
+PAPER_PROTOCOL = "lat-top10"
+PALETTE = sns.color_palette("colorblind").as_hex()
+INK, GREY = "#333333", PALETTE[7]
+MARKERS = "osv^DPX*p<>hd8H"  # all filled, the most different ones first
+SEED = {"marker": "o", "ms": 3.5, "mfc": "white", "color": INK, "ls": "none"}
+PUBLISHED = {"marker": "|", "ms": 15, "mew": 2.5, "color": "black", "ls": "none"}
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+# The ablation's rows and the presets behind them are the same variants.
+_VARIANTS = (
+    (GREY, "untrained"),
+    (PALETTE[0], "baseline"),
+    (PALETTE[1], "ypool", "+ y-pooling"),
+    (PALETTE[4], "+ AM-Softmax, triplet"),
+    (PALETTE[2], "improved", "+ flipped query"),
+)
+VARIANT_COLOURS = {name: colour for colour, *names in _VARIANTS for name in names}
+_SPARE = [c for c in [*PALETTE, "#332288", "#882255", "#000000"] if c not in
+          VARIANT_COLOURS.values()]
+
+
+def variant_colours(names: Sequence[str]) -> dict[str, str]:
+    """Colour of each variant: the fixed one, or for unknown names the next that is still free."""
+    unknown = [name for name in names if name not in VARIANT_COLOURS]
+    if len(unknown) > len(_SPARE):
+        raise ValueError(f"no colours left for {unknown[len(_SPARE):]}")
+    spare = dict(zip(unknown, _SPARE, strict=False))
+    return {name: VARIANT_COLOURS.get(name) or spare[name] for name in names}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Fonts, grid and layout of all figures, for as long as the block lasts."""
+    sizes = {"font.size": 11, "axes.titlesize": 11.5, "axes.labelsize": 11, "xtick.labelsize": 10,
+             "ytick.labelsize": 10, "legend.fontsize": 10, "figure.titlesize": 12}
+    rest = {"font.sans-serif": ["DejaVu Sans"], "legend.frameon": False, "savefig.bbox": "standard",
+            "figure.constrained_layout.use": True, "grid.color": "#dddddd"}
+    with plt.rc_context({**sns.axes_style("whitegrid"), **sizes, **rest}):
+        yield
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run ``draw`` in our style, and lay out in it too: matplotlib makes ticks only then."""
+    @wraps(draw)
+    def draw_in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with style():
+            fig = draw(*args, **kwargs)
+            fig.draw_without_rendering()
+        return fig
+    return draw_in_style
+
+
+def save_figure(fig: Figure, path: Path, data: pd.DataFrame | None = None) -> Path:
+    """Write ``fig`` as a PNG of 150 dots per inch and ``data`` as ``<stem>.csv`` beside it.
+
+    Each is written whole; when either cannot be, the old files stay. The same figure gives the
+    same bytes. Returns ``path``.
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"{path}: figures are saved as .png")
+    with whole_file(path) as png, style():
+        fig.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        if data is not None:
+            with whole_file(path.with_suffix(".csv")) as csv:
+                data.to_csv(csv, index=False, lineterminator="\n")
+    return path
+
+
+def check_frame(frame: pd.DataFrame, columns: Sequence[str], key: Sequence[str] = (),
+                fractions: Sequence[str] = ()) -> None:
+    """Raise ValueError unless ``frame`` has rows and ``columns``, one row per ``key``, and
+    values in [0, 1] in the columns ``fractions``."""
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise ValueError(f"missing columns {missing}; found {list(frame.columns)}")
+    if frame.empty:
+        raise ValueError(f"no rows to draw; expected columns {list(columns)}")
+    if key and frame.duplicated(list(key)).any():
+        twice = frame.loc[frame.duplicated(list(key)), list(key)].iloc[0].to_dict()
+        raise ValueError(f"more than one row for {twice}")
+    for name in fractions:
+        outside = frame.loc[~frame[name].between(0, 1), name]
+        if len(outside):
+            raise ValueError(f"{name} must be a fraction in [0, 1], found {outside.iloc[0]}")
+
+
+def in_order(column: pd.Series) -> list:
+    """Distinct values: in the order of an ordered categorical, else of first appearance."""
+    values = column.drop_duplicates()
+    if isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.ordered:
+        values = values.sort_values()
+    return values.tolist()
+
+
+def protocols_in(frame: pd.DataFrame) -> list[str]:
+    """The protocols of ``frame``: from the standard one to the paper's, then any others."""
+    found = in_order(frame["protocol"])
+    return [p for p in PROTOCOLS if p in found] + [p for p in found if p not in PROTOCOLS]
+
+
+def _protocol_title(name: str) -> str:
+    return f"{name} (the paper's)" if name == PAPER_PROTOCOL else name
+
+
+def _sample(**look) -> Line2D:
+    """A legend entry for a marker or line of that look."""
+    return Line2D([], [], **{"ls": "none", "color": INK, **look})
+
+
+@styled
+def learning_curves(history: pd.DataFrame) -> Figure:
+    """Loss of each preset on its own scale, and below, if known, the training accuracy of all.
+
+    Columns: ``run, preset, seed, epoch, loss`` and optionally ``accuracy`` (fraction); one line
+    per run. Losses of different presets are different sums, so they never share a vertical axis.
+    """
+    accuracy = "accuracy" in history
+    check_frame(history, ["run", "preset", "seed", "epoch", "loss"], key=["run", "epoch"],
+                fractions=["accuracy"] if accuracy else [])
+    presets = in_order(history["preset"])
+    columns = min(len(presets), 3) if len(presets) != 4 else 2
+    rows = ceil(len(presets) / columns)
+    history = history.sort_values("epoch", kind="stable")
+    fig = plt.figure(figsize=(WIDTH, 2.2 * rows + 2.5 * accuracy))
+    grid = fig.add_gridspec(rows + accuracy, columns)
+    colours = variant_colours(presets)
+    look = {name: dict(color=colours[name], ls=LINES[i % len(LINES)], lw=1.3, marker=".", ms=4)
+            for i, name in enumerate(presets)}
+    axes = [fig.add_subplot(grid[i // columns, i % columns]) for i in range(len(presets))]
+    for ax, name in zip(axes, presets, strict=True):
+        for _, run in history[history["preset"] == name].groupby("run", observed=True):
+            ax.plot(run["epoch"], run["loss"], **look[name])
+        ax.set(title=name, xlabel="epoch", ylabel="training loss")
+        ax.set_ylim(bottom=min(0, history.loc[history["preset"] == name, "loss"].min()))
+    if accuracy:
+        axes.append(fig.add_subplot(grid[rows, :]))
+        for (name, _), run in history.groupby(["preset", "run"], observed=True):
+            axes[-1].plot(run["epoch"], run["accuracy"], **look[name])
+        axes[-1].set(xlabel="epoch", ylabel="training accuracy", ylim=(0, 1.03))
+        fig.legend([_sample(**look[name]) for name in presets], presets, ncols=4,
+                   loc="outside lower center")
+    for ax in axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return fig
+
+
+def _score_bars(ax: Axes, part: pd.DataFrame, rows: list[str]) -> None:
+    """One protocol's bars, with mAP above rank-1, the single seeds, and the means in figures."""
+    colours = variant_colours(rows)
+    for y, row in enumerate(rows):
+        runs = part[part["row"] == row]
+        for metric, dy, alpha in (("mAP", -0.19, 1.0), ("rank1", 0.19, 0.4)):
+            if runs.empty:
+                continue
+            mean = runs[metric].mean()
+            ax.barh(y + dy, mean, 0.36, color=colours[row], alpha=alpha, zorder=2)
+            ax.plot(runs[metric], [y + dy] * len(runs), **SEED, zorder=4, clip_on=False)
+            ax.text(1.04, y + dy, f"{mean:.3f}", va="center", fontsize=9,
+                    transform=ax.get_yaxis_transform())
+    ax.set(xlim=(0, 1), xlabel="score (mean over seeds)")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.45, -0.55)
+    ax.grid(False, axis="y")
+
+
+@styled
+def ablation_bars(scores: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
+    """mAP and rank-1 of each row of the ablation: bars are means over seeds, dots single seeds.
+
+    ``scores`` columns: ``row, protocol, seed, mAP, rank1`` (fractions). ``paper`` columns:
+    ``row, mAP, rank1``, the published numbers, marked in the panel of the paper's protocol only.
+    """
+    check_frame(scores, ["row", "protocol", "seed", "mAP", "rank1"],
+                key=["row", "protocol", "seed"], fractions=["mAP", "rank1"])
+    rows, protocols = in_order(scores["row"]), protocols_in(scores)
+    fig, axes = plt.subplots(1, len(protocols), sharey=True, squeeze=False,
+                             figsize=(WIDTH, 0.62 * len(rows) + 1.6))
+    for ax, protocol in zip(axes[0], protocols, strict=True):
+        _score_bars(ax, scores[scores["protocol"] == protocol], rows)
+        ax.set_title(_protocol_title(protocol))
+    axes[0, 0].set_ylabel("variant")
+    legend = {"mAP": Patch(color=INK), "rank-1": Patch(color=INK, alpha=0.4),
+              "one seed": _sample(**SEED)}
+    if paper is not None:
+        check_frame(paper, ["row", "mAP", "rank1"], key=["row"], fractions=["mAP", "rank1"])
+        unknown = [row for row in paper["row"] if row not in rows]
+        if unknown or PAPER_PROTOCOL not in protocols:
+            raise ValueError(f"no {PAPER_PROTOCOL} scores to compare with the paper's rows "
+                             f"{unknown or list(paper['row'])}")
+        ax = axes[0, protocols.index(PAPER_PROTOCOL)]
+        for metric, dy in (("mAP", -0.19), ("rank1", 0.19)):
+            ys = [rows.index(row) + dy for row in paper["row"]]
+            ax.plot(paper[metric], ys, **PUBLISHED, zorder=3, clip_on=False)
+        legend["published"] = _sample(**PUBLISHED)
+    fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4)
+    return fig
+
+
+@styled
+def protocol_gap(scores: pd.DataFrame, metric: str = "mAP") -> Figure:
+    """How far apart protocols score the same runs: one line per row, one marker per protocol.
+
+    Columns: ``row, protocol, seed`` and ``metric`` (fraction). Large markers are means over seeds,
+    the number is what the paper's protocol adds to the standard one.
+    """
+    check_frame(scores, ["row", "protocol", "seed", metric], key=["row", "protocol", "seed"],
+                fractions=[metric])
+    rows, protocols = in_order(scores["row"]), protocols_in(scores)
+    names = dict.fromkeys([*PROTOCOLS, *protocols])
+    markers = dict(zip(names, MARKERS, strict=False))
+    colours = variant_colours(rows)
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.5 * len(rows) + 1.6))
+    for y, row in enumerate(rows):
+        runs = scores[scores["row"] == row]
+        means = runs.groupby("protocol", observed=True)[metric].mean()
+        ax.plot([means.min(), means.max()], [y, y], color=colours[row], lw=3, alpha=0.4, zorder=1)
+        ax.plot(runs[metric], [y] * len(runs), ".", color=INK, ms=3, zorder=4)
+        for protocol, mean in means.items():
+            ax.plot(mean, y, markers[protocol], ms=9, color=colours[row], mec="white", zorder=3)
+        if {"standard", PAPER_PROTOCOL} <= set(means.index):
+            gap = means[PAPER_PROTOCOL] - means["standard"]
+            ax.text(1.02, y, f"{gap:+.3f}", va="center", transform=ax.get_yaxis_transform())
+            ax.set_title(f"{PAPER_PROTOCOL} − standard:", loc="right")
+    ax.set(xlim=(0, 1), xlabel=metric, ylabel="variant")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(False, axis="y")
+    handles = [_sample(marker=markers[p], ms=9, mec="white") for p in protocols]
+    fig.legend(handles, [_protocol_title(p) for p in protocols], loc="outside lower center",
+               ncols=3, title="mean over seeds (small dots: single seeds)")
+    return fig
+
+
+@styled
+def cmc_curves(cmc: pd.DataFrame) -> Figure:
+    """Share of queries with a right picture among the first k, one panel per protocol.
+
+    Columns: ``row, protocol, rank`` (k, from 1), ``cmc`` (fraction, mean over seeds) and
+    optionally ``low, high`` (fractions), drawn as a band. Ranks above 20 are left out.
+    """
+    band = ["low", "high"] if {"low", "high"} <= set(cmc.columns) else []
+    check_frame(cmc, ["row", "protocol", "rank", "cmc"], key=["row", "protocol", "rank"],
+                fractions=["cmc", *band])
+    rows, protocols = in_order(cmc["row"]), protocols_in(cmc)
+    cmc = cmc[cmc["rank"] <= 20].sort_values("rank")
+    lowest = cmc[["cmc", *band]].min(axis=None)
+    colours, columns = variant_colours(rows), min(len(protocols), 2)
+    lines = {row: LINES[i % len(LINES)] for i, row in enumerate(rows)}
+    fig, axes = plt.subplots(ceil(len(protocols) / columns), columns, squeeze=False, sharey=True,
+                             figsize=(WIDTH, 2.9 * ceil(len(protocols) / columns) + 0.6))
+    for ax, protocol in zip(axes.flat, protocols, strict=False):
+        part = cmc[cmc["protocol"] == protocol]
+        for row, curve in ((row, part[part["row"] == row]) for row in rows):
+            ax.plot(curve["rank"], curve["cmc"], marker=".", color=colours[row],
+                    linestyle=lines[row], label=row)
+            if band:
+                ax.fill_between(curve["rank"], curve["low"], curve["high"], color=colours[row],
+                                alpha=0.15, linewidth=0)
+        ax.set(title=_protocol_title(protocol), xlabel="rank k", ylabel="CMC (found within k)",
+               xlim=(0.5, 20.5), ylim=(floor(10 * lowest) / 10, 1.01), xticks=[1, 5, 10, 15, 20])
+    for ax in axes.flat[len(protocols):]:
+        ax.remove()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig

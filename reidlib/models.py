@@ -1,0 +1,184 @@
+"""Images -> part logits and one embedding: LA-Transformer on any square-grid timm ViT.
+
+Sharma, Kapil, Chapman 2021 (arXiv:2106.03720); y-pooling is Eq. 2 of the reproduced paper.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from jaxtyping import Float, UInt8
+from timm.models import load_checkpoint
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from reidlib.paths import weights_root
+
+
+class ReidOutput(NamedTuple):
+    """What training needs of one batch."""
+
+    logits: Float[Tensor, "batch parts identities"]  # cosines where the classifiers are cosine
+    embedding: Float[Tensor, "batch dim"]             # unit length; what retrieval compares
+
+
+class PartClassifiers(nn.Module):
+    """One classifier per part, all as two batched products.
+
+    Each is Linear(dim, hidden) -> BatchNorm -> Dropout -> Linear(hidden, identities); with
+    ``cosine`` the last layer gives the cosine between feature and class weight (AM-Softmax).
+    """
+
+    def __init__(self, n_parts: int, dim: int, n_identities: int, cosine: bool,
+                 hidden: int = 256, dropout: float = 0.5):
+        super().__init__()
+        self.cosine = cosine
+        self.reduce = nn.Parameter(torch.empty(n_parts, dim, hidden))
+        self.norm = nn.BatchNorm1d(n_parts * hidden)  # its shift is the first layer's bias
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Parameter(torch.empty(n_parts, hidden, n_identities))
+        self.bias = None if cosine else nn.Parameter(torch.zeros(n_parts, 1, n_identities))
+        nn.init.normal_(self.reduce, std=(2 / dim) ** 0.5)
+        nn.init.normal_(self.classify, std=hidden ** -0.5 if cosine else 0.001)
+
+    def forward(self, features: Float[Tensor, "batch parts dim"]
+                ) -> Float[Tensor, "batch parts identities"]:
+        hidden = torch.bmm(features.transpose(0, 1), self.reduce)      # (parts, batch, hidden)
+        hidden = hidden.transpose(0, 1)
+        hidden = self.dropout(self.norm(hidden.flatten(1))).view_as(hidden).transpose(0, 1)
+        if self.cosine:
+            logits = torch.bmm(normalize(hidden, dim=2), normalize(self.classify, dim=1))
+        else:
+            logits = torch.baddbmm(self.bias, hidden, self.classify)
+        return logits.transpose(0, 1)
+
+
+class LATransformer(nn.Module):
+    """Locally aware transformer: the patch grid pooled into parts, each with its own classifier.
+
+    Part i is the mean L_i of grid row i; with ``y_pooling`` (L_i + C_i) / 2 with C_i the mean of
+    grid column i (Eq. 2). The classifiers see (G + lambda L_i) / (1 + lambda), G the class token
+    and lambda ``global_weight``, as the public code computes it. The embedding concatenates the
+    L2-normalised parts: these same mixtures (``feature="mixed"``) or the plain local means
+    (``"local"``, as the public test code does, so that lambda acts in training alone).
+
+    Takes uint8 images of the backbone's own size and normalises them as its weights expect.
+    """
+
+    def __init__(self, backbone: nn.Module, n_identities: int, *, y_pooling: bool = False,
+                 global_weight: float = 8.0, feature: str = "mixed", cosine: bool = False):
+        super().__init__()
+        self.grid = square_grid(backbone)
+        self.backbone = backbone
+        self.y_pooling = y_pooling
+        self.global_weight = global_weight
+        self.feature = feature
+        self.image_size = tuple(backbone.patch_embed.img_size)
+        self.classifiers = PartClassifiers(self.grid, backbone.num_features, n_identities, cosine)
+        for name in ("mean", "std"):
+            value = torch.tensor(backbone.pretrained_cfg[name]).view(3, 1, 1)
+            self.register_buffer(name, 255 * value, persistent=False)
+
+    def parts(self, images: UInt8[Tensor, "batch 3 height width"]
+              ) -> tuple[Float[Tensor, "batch parts dim"], Float[Tensor, "batch parts dim"]]:
+        """The local and the mixed part features of a batch."""
+        if tuple(images.shape[-2:]) != self.image_size:
+            raise ValueError(f"images are {tuple(images.shape[-2:])} pixels, this model takes "
+                             f"{self.image_size}: resize them or build it with that image_size")
+        tokens = self.backbone.forward_features((images - self.mean) / self.std)
+        patches = tokens[:, self.backbone.num_prefix_tokens:].unflatten(1, (self.grid, self.grid))
+        local = patches.mean(2)
+        if self.y_pooling:
+            local = (local + patches.mean(1)) / 2
+        mixed = (tokens[:, :1] + self.global_weight * local) / (1 + self.global_weight)
+        return local, mixed
+
+    def forward(self, images: UInt8[Tensor, "batch 3 height width"]) -> ReidOutput:
+        local, mixed = self.parts(images)
+        return ReidOutput(self.classifiers(mixed), self._embedding(local, mixed))
+
+    def embed(self, images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Unit-length retrieval features, ``parts * dim`` wide."""
+        return self._embedding(*self.parts(images))
+
+    def _embedding(self, local: Tensor, mixed: Tensor) -> Tensor:
+        features = mixed if self.feature == "mixed" else local
+        return normalize(features, dim=2).flatten(1) / self.grid ** 0.5
+
+
+def square_grid(backbone: nn.Module) -> int:
+    """Side of the backbone's patch grid; ValueError where LA-Transformer cannot stand on it."""
+    name = type(backbone).__name__
+    if getattr(backbone, "cls_token", None) is None:
+        raise ValueError(f"{name} has no class token; LA-Transformer needs a ViT that has one, "
+                         "such as vit_tiny_patch16_224")
+    rows, columns = backbone.patch_embed.grid_size
+    if rows != columns:
+        raise ValueError(f"{name} has a {rows} x {columns} patch grid; row and column parts need "
+                         "a square one: use a square image size")
+    return rows
+
+
+def build_backbone(name: str, image_size: int = 224, pretrained: bool = True,
+                   args: Mapping[str, Any] | None = None) -> nn.Module:
+    """A timm ViT without head. Pretrained weights come from ``REIDLIB_WEIGHTS``, else timm's hub.
+
+    An ``image_size`` other than the weights' own resamples their position embedding (bicubic).
+
+    Raises:
+        ValueError: unknown name or argument, weights of another model, size not a multiple of
+            the patch.
+        FileNotFoundError: no weights in that folder and none from the hub.
+    """
+    if not timm.is_model(name.split(".")[0]):
+        close = difflib.get_close_matches(name, timm.list_models()) or ["see timm.list_models()"]
+        raise ValueError(f"unknown backbone {name!r}: timm {timm.__version__} does not have it; "
+                         f"close: {', '.join(close)}")
+    args = dict(args or {})
+    if not pretrained:
+        return _create(name, num_classes=0, img_size=image_size, **args)
+    files = sorted(weights_root().glob(f"{name}*.safetensors"))
+    backbone = _load_file(name, args, files[0]) if files else _load_hub(name, args)
+    backbone.reset_classifier(0)
+    if backbone.patch_embed.img_size != (image_size, image_size):
+        _resize(backbone, name, image_size)
+    return backbone
+
+
+def _create(name: str, **kwargs) -> nn.Module:
+    try:
+        return timm.create_model(name, **kwargs)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ValueError(f"timm cannot build {name} with {kwargs}: {error}") from error
+
+
+def _load_file(name: str, args: dict, path: Path) -> nn.Module:
+    backbone = _create(name, **args)
+    try:
+        load_checkpoint(backbone, str(path), strict=True)
+    except Exception as error:  # safetensors, key and shape errors share no base class
+        raise ValueError(f"{path} does not hold the weights of {name}: "
+                         f"{str(error).splitlines()[0]}") from error
+    return backbone
+
+
+def _load_hub(name: str, args: dict) -> nn.Module:
+    try:
+        return _create(name, pretrained=True, **args)
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"no weights for {name}: looked for {name}*.safetensors in {weights_root()} (set "
+            "REIDLIB_WEIGHTS to another folder) and on timm's hub, which said: "
+            f"{str(error).splitlines()[0]}. Download them where there is a network and put the "
+            "file into that folder, or set pretrained: false") from error
+
+
+def _resize(backbone: nn.Module, name: str, image_size: int) -> None:
+    try:
+        backbone.set_input_size(img_size=image_size)
+    except (AttributeError, AssertionError, TypeError) as error:
+        raise ValueError(f"{name} was made for {backbone.patch_embed.img_size} pixels and cannot "
+                         f"take {image_size}: {error}") from error

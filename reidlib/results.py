@@ -1,0 +1,143 @@
+"""Run record <-> files <-> tables. Needs neither torch nor images."""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from reidlib.config import VARIANTS, Study
+from reidlib.paths import Workspace, whole_file, write_text
+
+RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
+SCORES = ["mAP", "mINP", "rank1", "rank5", "rank10"]
+PAPER = Path(__file__).with_name("paper.csv")
+
+
+def write_study(study: Study, workspace: Workspace) -> None:
+    """Fix what the study's notebooks run: they all read this file."""
+    write_json(workspace.reports / "study.json", asdict(study))
+
+
+def read_study(workspace: Workspace) -> Study:
+    """The study as 01_data fixed it.
+
+    Raises:
+        FileNotFoundError: 01_data has not been run in this workspace.
+    """
+    path = workspace.reports / "study.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: run notebook 01_data for study "
+                                f"{workspace.study!r} first; it checks the data and fixes the study")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return Study(**{**values, "seeds": tuple(values["seeds"])})
+
+
+def write_run(folder: Path, record: dict, tables: dict[str, pd.DataFrame]) -> None:
+    """Write a finished run: its tables, then ``run.json``, whose presence says that all is there."""
+    for name, table in tables.items():
+        write_csv(folder / f"{name}.csv", table)
+    write_json(folder / "run.json", record)
+
+
+def publish_run(folder: Path, target: Path) -> None:
+    """Copy a run's record and tables to where the report reads them."""
+    for name in RUN_FILES:
+        with whole_file(target / name) as partial:
+            shutil.copyfile(folder / name, partial)
+
+
+def read_run(folder: Path) -> dict:
+    """A run record; ValueError where the file is not one."""
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {**record, "folder": folder, "run_id": record["run_id"]}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a run record ({error}); delete {folder} and run its "
+                         "notebook again") from error
+
+
+def collect_runs(study: Study, workspace: Workspace, presets: Iterable[str],
+                 notebook: str) -> list[dict]:
+    """The finished runs of the presets in all of the study's seeds.
+
+    Raises:
+        FileNotFoundError: one is missing, or was run with another configuration; the message
+            names ``notebook``, which makes it.
+    """
+    records = []
+    for preset in presets:
+        for seed in study.seeds:
+            config = study.config(preset, seed)
+            folder = workspace.runs / config.run_id
+            record = read_run(folder) if (folder / "run.json").is_file() else None
+            if record is None or record["config"] != asdict(config):
+                found = "it is not there" if record is None else "it has another configuration"
+                raise FileNotFoundError(f"run {config.run_id} is needed and {found}: "
+                                        f"run notebook {notebook} first")
+            records.append(record)
+    return records
+
+
+def score_table(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per (preset, seed, protocol, flip): fractions, and the numbers of queries."""
+    return pd.concat([pd.DataFrame(r["scores"]).assign(preset=r["preset"], seed=r["seed"])
+                      for r in records], ignore_index=True)
+
+
+def read_tables(records: Sequence[dict], name: str) -> pd.DataFrame:
+    """The runs' ``history``, ``per_query`` or ``cmc`` tables, one below the other."""
+    text = {"path": str, "id": str, "cam": str}  # "001" and "NA" are identities
+    tables = [pd.read_csv(r["folder"] / f"{name}.csv", dtype=text, keep_default_na=False,
+                          na_values={"AP": "", "INP": "", "first_hit": ""})
+              .assign(run=r["run_id"], preset=r["preset"], seed=r["seed"]) for r in records]
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_variant(table: pd.DataFrame) -> pd.DataFrame:
+    """Pick each results row's preset and flip out of a long table; adds ``row``, in order."""
+    parts = [table[(table["preset"] == v.preset) & (table["flip"] == v.flip)].assign(row=v.label)
+             for v in VARIANTS]
+    rows = pd.concat(parts, ignore_index=True)
+    labels = [v.label for v in VARIANTS if v.label in set(rows["row"])]
+    return rows.assign(row=pd.Categorical(rows["row"], labels, ordered=True))
+
+
+def summarise(scores: pd.DataFrame, by: Sequence[str] = ("row", "protocol")) -> pd.DataFrame:
+    """Mean, standard deviation (over seeds) and count of every score."""
+    grouped = scores.groupby(list(by), observed=True, sort=False)[SCORES]
+    table = grouped.agg(["mean", "std", "count"])
+    table.columns = [f"{score}_{what}" for score, what in table.columns]
+    return table.reset_index()
+
+
+def paper_scores() -> pd.DataFrame:
+    """The paper's own numbers, with where they stand in it."""
+    return pd.read_csv(PAPER)
+
+
+def percent(mean: float, std: float = float("nan")) -> str:
+    """The one place where fractions become percentages."""
+    if pd.isna(mean):
+        return "–"
+    return f"{100 * mean:.1f}" + ("" if pd.isna(std) else f" ± {100 * std:.1f}")
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A GitHub table; text columns left, all others right."""
+    marks = [":--" if i == 0 else "--:" for i, _ in enumerate(table.columns)]
+    lines = [table.columns, marks, *table.astype(str).to_numpy()]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Full precision, one line ending everywhere."""
+    with whole_file(path) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
+
+
+def write_json(path: Path, value) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")

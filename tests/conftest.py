@@ -1,0 +1,53 @@
+"""Small made-up models, embeddings and studies that several test files share."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from reidlib.models import LATransformer
+from reidlib.retrieval import Embedded
+
+
+@pytest.fixture(autouse=True)
+def one_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_model():
+    """A tiny LA-Transformer on 32-pixel images: 4 x 4 patches, 16 wide, 2 blocks."""
+
+    def make(n_identities=5, **options):
+        backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32,
+                                     patch_size=8, embed_dim=16, depth=2, num_heads=2)
+        return LATransformer(backbone, n_identities, **options)
+
+    return make
+
+
+@pytest.fixture
+def make_images():
+    def make(n, size=32, seed=0):
+        rng = np.random.default_rng(seed)
+        return torch.from_numpy(rng.integers(0, 256, (n, 3, size, size), dtype=np.uint8))
+
+    return make
+
+
+@pytest.fixture
+def make_embedded():
+    """Embedded images from 2-D directions (degrees): nearer angles are more similar."""
+
+    def make(angles, ids, cams, sha256=None, mirrored=None):
+        def unit(degrees):
+            radians = np.radians(np.asarray(degrees, float))
+            return np.stack([np.cos(radians), np.sin(radians)], 1).astype(np.float32)
+
+        n = len(ids)
+        return Embedded(unit(angles), unit(angles if mirrored is None else mirrored),
+                        np.array([f"{i}.png" for i in range(n)], dtype=str),
+                        np.array(ids, dtype=str), np.array(cams, dtype=str),
+                        np.array(sha256 or [f"{id(ids)}-{i}" for i in range(n)], dtype=str))
+
+    return make

@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from reidlib.models import LATransformer, PartClassifiers, build_backbone, square_grid
+
+TINY = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+NAME = "vit_tiny_patch16_224"
+
+
+def slow_parts(model, images):
+    """Row and column means and the mixture with the class token, one part at a time."""
+    mean, std = (torch.tensor(model.backbone.pretrained_cfg[k]).view(3, 1, 1)
+                 for k in ("mean", "std"))
+    tokens = model.backbone.forward_features((images / 255 - mean) / std)
+    grid = model.grid
+    local, mixed = [], []
+    for i in range(grid):
+        row = torch.stack([tokens[:, 1 + i * grid + j] for j in range(grid)]).mean(0)
+        column = torch.stack([tokens[:, 1 + j * grid + i] for j in range(grid)]).mean(0)
+        part = (row + column) / 2 if model.y_pooling else row
+        local.append(part)
+        mixed.append((tokens[:, 0] + model.global_weight * part) / (1 + model.global_weight))
+    return torch.stack(local, 1), torch.stack(mixed, 1)
+
+
+@pytest.mark.parametrize("y_pooling", [False, True])
+@pytest.mark.parametrize("global_weight", [0.0, 8.0])
+def test_parts_equal_the_loop(make_model, make_images, y_pooling, global_weight):
+    model = make_model(y_pooling=y_pooling, global_weight=global_weight).eval()
+    images = make_images(3)
+    for ours, slow in zip(model.parts(images), slow_parts(model, images), strict=True):
+        torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("feature", ["mixed", "local"])
+def test_embedding_is_the_normalised_parts_side_by_side(make_model, make_images, feature):
+    model = make_model(feature=feature).eval()
+    local, mixed = model.parts(make_images(2))
+    parts = nn.functional.normalize(mixed if feature == "mixed" else local, dim=2)
+    want = torch.cat([parts[:, i] for i in range(model.grid)], dim=1)
+    want = want / want.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(model.embed(make_images(2)), want)
+    torch.testing.assert_close(model(make_images(2)).embedding, want)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_part_classifiers_equal_separate_heads(cosine):
+    """Each part through torch's own Linear -> BatchNorm -> Dropout -> Linear, in training mode."""
+    heads = PartClassifiers(n_parts=3, dim=6, n_identities=4, cosine=cosine, hidden=5, dropout=0.0)
+    nn.init.normal_(heads.norm.weight)
+    nn.init.normal_(heads.norm.bias)
+    features = torch.randn(8, 3, 6)
+    logits = heads(features)
+    for part in range(3):
+        hidden = features[:, part] @ heads.reduce[part]
+        norm = nn.BatchNorm1d(5)
+        own = slice(5 * part, 5 * part + 5)
+        norm.weight.data, norm.bias.data = heads.norm.weight[own], heads.norm.bias[own]
+        hidden = norm(hidden)
+        if cosine:
+            want = torch.stack([nn.functional.cosine_similarity(
+                hidden, heads.classify[part][:, i][None]) for i in range(4)], 1)
+        else:
+            want = hidden @ heads.classify[part] + heads.bias[part]
+        torch.testing.assert_close(logits[:, part], want, rtol=1e-4, atol=1e-5)
+
+
+def test_normalisation_comes_from_the_weights_own_config(make_images):
+    backbone = timm.create_model(NAME, num_classes=0, img_size=32, **TINY,
+                                 pretrained_cfg_overlay={"mean": (0.1, 0.2, 0.3)})
+    model = LATransformer(backbone, 3).eval()
+    assert model.mean.flatten().tolist() == pytest.approx([25.5, 51.0, 76.5])
+    torch.testing.assert_close(model.parts(make_images(2))[0], slow_parts(model, make_images(2))[0],
+                               rtol=1e-4, atol=1e-5)
+
+
+def test_model_without_class_token_or_square_grid_is_refused():
+    with pytest.raises(ValueError, match="no class token"):
+        square_grid(timm.create_model("swin_tiny_patch4_window7_224", num_classes=0))
+    with pytest.raises(ValueError, match="4 x 2 patch grid.*square image size"):
+        square_grid(timm.create_model(NAME, num_classes=0, img_size=(32, 16), **TINY))
+
+
+def test_other_vits_with_registers_and_class_token_work(make_images):
+    backbone = build_backbone("vit_small_patch14_reg4_dinov2", 28, pretrained=False,
+                              args={"embed_dim": 16, "depth": 1, "num_heads": 2})
+    assert LATransformer(backbone, 3).eval().embed(make_images(2, 28)).shape == (2, 2 * 16)
+
+
+def test_wrong_image_size_names_both(make_model, make_images):
+    with pytest.raises(ValueError, match=r"\(48, 48\).*takes \(32, 32\)"):
+        make_model()(make_images(1, 48))
+
+
+def test_unknown_backbone_and_arguments():
+    with pytest.raises(ValueError, match="unknown backbone 'vit_tinny'.*close: vit_"):
+        build_backbone("vit_tinny")
+    with pytest.raises(ValueError, match="cannot build.*no_such"):
+        build_backbone(NAME, pretrained=False, args={"no_such": 1})
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A folder with the weights, head included, of a small 32-pixel model."""
+    model = timm.create_model(NAME, img_size=32, num_classes=1000, **TINY)
+    save_file(model.state_dict(), tmp_path / f"{NAME}.made_up.safetensors")
+    monkeypatch.setenv("REIDLIB_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return model
+
+
+def test_weights_come_from_the_folder(weights):
+    args = {**TINY, "img_size": 32}
+    loaded = build_backbone(NAME, 32, args=args)
+    assert loaded.num_classes == 0
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, weights.state_dict()[name]), name
+
+
+def test_another_image_size_resamples_the_position_embedding(weights, make_images):
+    backbone = build_backbone(NAME, 64, args={**TINY, "img_size": 32})
+    assert backbone.pos_embed.shape[1] == 1 + 8 * 8
+    assert LATransformer(backbone, 2).eval().embed(make_images(1, 64)).shape == (1, 8 * 16)
+
+
+def test_weights_of_another_model_are_refused(weights):
+    with pytest.raises(ValueError, match="made_up.safetensors does not hold the weights of"):
+        build_backbone(NAME, 32, args={**TINY, "img_size": 32, "depth": 3})
+
+
+def test_damaged_weights_are_refused(weights, tmp_path):
+    (tmp_path / f"{NAME}.made_up.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ValueError, match="made_up.safetensors does not hold the weights of"):
+        build_backbone(NAME, 32, args={**TINY, "img_size": 32})
+
+
+def test_no_weights_and_no_network_names_both_places(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(timm.models._builder, "load_pretrained", offline)
+    with pytest.raises(FileNotFoundError, match="vit_small_patch16_224.*REIDLIB_WEIGHTS.*hub"):
+        build_backbone("vit_small_patch16_224")
+
+
+def offline(*args, **kwargs):
+    raise OSError("no route to host")
+
+
+def test_initial_logits_do_not_depend_on_the_number_of_images(make_model, make_images):
+    model = make_model().eval()
+    both = model(make_images(4)).logits
+    one = model(make_images(4)[:1]).logits
+    np.testing.assert_allclose(both[:1].detach(), one.detach(), atol=1e-5)
