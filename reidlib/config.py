@@ -1,9 +1,9 @@
-"""What is run: a training run is one frozen dataclass, a preset is a set of differences, a study is one file."""
+"""What is run: a run is one frozen dataclass, a preset its differences, a study one file."""
 
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ PARAMS = ROOT / "notebooks" / "params"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. Defaults are the paper's baseline (Sec. 1.1) as its public code trains it."""
+    """One training run. Defaults: the paper's baseline (Sec. 1.1) as its public code trains it."""
 
     preset: str = "baseline"
     seed: int = 0
@@ -71,8 +71,8 @@ class TrainConfig:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-# The runs behind the paper's rows, as differences from its baseline. am_margin is Wang et al.'s 0.35
-# (2018), triplet_margin the usual 0.3; the paper states neither.
+# The runs behind the paper's rows, as differences from its baseline. am_margin is the 0.35 of Wang
+# et al. (2018), triplet_margin the usual 0.3; the paper states neither.
 PRESETS: dict[str, dict[str, Any]] = {
     "untrained": {"epochs": 0},
     "baseline": {},
@@ -135,7 +135,7 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     path = params / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in params.glob("*.yaml")))
-        raise ValueError(f"unknown study {name!r}: no {path.name} in {params.name}/; known: {known}")
+        raise ValueError(f"unknown study {name!r}: no {path.name} in {params}; known: {known}")
     values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(values, dict) or "dataset" not in values:
         raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset`")
@@ -152,18 +152,19 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     return study
 
 
-def _check_choice(what: str, value: str, known) -> None:
+def _check_choice(what: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
-        raise ValueError(f"unknown {what} {value!r}; known: {', '.join(known)}{_hint(value, known)}")
+        raise ValueError(_unknown(what, value, known))
 
 
 def _check_keys(what: str, given: Mapping[str, Any], cls: type) -> None:
     known = [f.name for f in fields(cls)]
     for key in given:
         if key not in known:
-            raise ValueError(f"unknown {what}: {key!r}; known: {', '.join(known)}{_hint(key, known)}")
+            raise ValueError(_unknown(what, key, known))
 
 
-def _hint(value, known) -> str:
+def _unknown(what: str, value: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(value), list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown {what} {value!r}{hint}; known: {', '.join(known)}"

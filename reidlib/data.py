@@ -8,7 +8,10 @@ import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
+
+from reidlib.progress import bar
+
+BAR_FROM = 3000  # images; a bar for fewer is only noise
 
 
 def load_images(root: Path, paths: Sequence[str], size: int) -> UInt8[Tensor, "image 3 size size"]:
@@ -17,7 +20,7 @@ def load_images(root: Path, paths: Sequence[str], size: int) -> UInt8[Tensor, "i
     All images stay in memory: 150 kB each at 224 pixels.
     """
     images = np.empty((len(paths), size, size, 3), np.uint8)
-    for i, path in enumerate(tqdm(paths, "decoding images", disable=_quiet(len(paths)))):
+    for i, path in enumerate(bar(paths, len(paths), "decoding images", "image", BAR_FROM)):
         picture = Image.fromarray(load_picture(Path(root) / path))
         images[i] = picture.resize((size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
@@ -105,7 +108,3 @@ def number_ids(ids: Sequence[str]) -> tuple[Int[Tensor, "image"], list[str]]:
     names, numbers = np.unique(np.asarray(ids), return_inverse=True)
     return torch.from_numpy(numbers.astype(np.int64)), names.tolist()
 
-
-def _quiet(n: int) -> bool | None:
-    """tqdm's ``disable``: no bar for short work; None shows one only where a person watches."""
-    return True if n < 3000 else None

@@ -1,6 +1,5 @@
-"""Composition root: a study -> data -> model -> fit -> evaluate -> run record; finds finished work."""
+"""Composition root: study -> data -> model -> fit -> evaluate -> record; finds finished runs."""
 
-import logging
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -15,23 +14,30 @@ from torch import Tensor
 
 from reidlib import repro, training
 from reidlib.config import Study, TrainConfig
-from reidlib.data import Batches, IdentitySampler, ShuffleSampler, load_images, load_picture, number_ids
+from reidlib.data import (
+    Batches,
+    IdentitySampler,
+    ShuffleSampler,
+    load_images,
+    load_picture,
+    number_ids,
+)
 from reidlib.losses import ReidLoss
-from reidlib.manifest import Dataset, load_manifest, read_dataset, write_manifest
+from reidlib.manifest import Dataset, load_manifest, write_manifest
 from reidlib.models import LATransformer, build_backbone
-from reidlib.paths import Workspace, data_root, whole_file
+from reidlib.paths import Workspace, whole_file
+from reidlib.progress import say
+from reidlib.readers import locate, read_dataset
 from reidlib.results import publish_run, read_run, read_study, write_run, write_study
 from reidlib.retrieval import PROTOCOLS, Embedded, embed, evaluate
 from reidlib.synthetic import SyntheticSpec, write_dataset
 
-log = logging.getLogger(__name__)
-
 
 def prepare_study(study: Study, workspace: Workspace) -> Dataset:
     """Read (or draw) and check the study's data; write its manifest, then fix the study."""
-    root = None
-    if study.dataset == "synthetic":
-        root = write_dataset(workspace.artifacts / "data", SyntheticSpec(**study.synthetic))
+    root = _drawn(study, workspace)
+    if root:
+        write_dataset(root, SyntheticSpec(**study.synthetic))
     dataset = read_dataset(study.dataset, root)
     write_manifest(dataset.manifest, workspace.reports / "manifest.csv")
     write_study(study, workspace)
@@ -40,14 +46,13 @@ def prepare_study(study: Study, workspace: Workspace) -> Dataset:
 
 def open_dataset(study: Study, workspace: Workspace) -> Dataset:
     """The data that 01_data checked; FileNotFoundError, naming it, where it has not."""
-    if study.dataset == "synthetic":
-        root = workspace.artifacts / "data"
-    elif study.dataset.endswith(".csv"):
-        root = (data_root() / study.dataset).parent
-    else:
-        root = data_root() / study.dataset
     manifest = load_manifest(workspace.reports / "manifest.csv")
-    return Dataset(study.dataset, root, manifest)
+    return Dataset(*locate(study.dataset, _drawn(study, workspace)), manifest)
+
+
+def _drawn(study: Study, workspace: Workspace) -> Path | None:
+    """Where a study's own drawings are; None for data from outside."""
+    return workspace.artifacts / "data" if study.dataset == "synthetic" else None
 
 
 def build_model(config: TrainConfig, n_identities: int) -> LATransformer:
@@ -96,7 +101,7 @@ class Experiment:
         config = self.study.config(preset, seed)
         folder = self._folder(config)
         if (folder / "run.json").is_file():
-            log.info("%s: finished before, not trained again", config.run_id)
+            say(f"{config.run_id}: finished before, not trained again")
         else:
             self._train(config, folder)
         target = self.workspace.runs / config.run_id

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reidlib.manifest import KNOWN, Dataset, check_counts, read_dataset, read_pku_reid
+from reidlib.manifest import Dataset
 from reidlib.paths import data_root
+from reidlib.progress import say
+from reidlib.readers import KNOWN, check_counts, read_dataset, read_pku_reid
 
 PKU_URL = "https://github.com/aditi184/Person_Re-Identification"
 PKU_COMMIT = "854c7f2"
@@ -37,12 +39,12 @@ def fetch_pku_reid(root: Path | str, url: str = PKU_URL, commit: str = PKU_COMMI
     """
     root = Path(root).resolve()
     if root.is_dir() and any(root.iterdir()):
-        _say(f"{root} exists; checking it (move it away to fetch it anew)")
+        say(f"{root} exists; checking it (move it away to fetch it anew)")
         return _verify(root, checksum, counts)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", suffix=".partial",
                                      dir=root.parent) as partial:
-        _say(f"cloning {url} (this can take some minutes)")
+        say(f"cloning {url} (this can take some minutes)")
         data = _clone_data(url, commit, Path(partial, "clone"))
         fetched = _verify(data, checksum, counts)
         data.rename(root)
@@ -98,11 +100,6 @@ def _market1501(root: Path) -> Dataset:
         raise FileNotFoundError(f"{error}\n\n{MARKET1501_HELP.format(root=root)}") from error
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns 0 if the data set is there, complete and readable, else 1."""
     parser = argparse.ArgumentParser(prog="python -m reidlib.fetch", description=__doc__)
@@ -115,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "(default: REIDLIB_DATA/NAME, else data/NAME)")
     args = parser.parse_args(argv)
     if args.name == "synthetic":
-        _say("synthetic is drawn when it is needed; there is nothing to fetch")
+        say("synthetic is drawn when it is needed; there is nothing to fetch")
         return 0
     root = args.root or data_root() / args.name
     try:
@@ -124,11 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif args.name == "market1501":
             dataset = _market1501(root)
         else:
-            dataset = read_dataset(args.name, args.root)
+            dataset = read_dataset(args.name, args.root or Path.cwd())
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    _say(f"{dataset.name} in {dataset.root} is complete and readable\n{dataset.counts()}\n"
+    say(f"{dataset.name} in {dataset.root} is complete and readable\n{dataset.counts()}\n"
          f"checksum {dataset.checksum}")
     return 0
 

@@ -1,4 +1,4 @@
-"""The losses of the paper (Sec. 3.1): part cross-entropy, AM-Softmax, batch-hard triplet, their sum."""
+"""Losses of the paper (Sec. 3.1): part cross-entropy, AM-Softmax, batch-hard triplet, their sum."""
 
 import torch
 from jaxtyping import Float, Int
@@ -44,7 +44,7 @@ def batch_hard_triplet(emb: Float[Tensor, "batch dim"], ids: Int[Tensor, "batch"
 
 
 class ReidLoss:
-    """The terms a run trains with: an identity term over the parts, and a triplet term if asked for.
+    """The terms a run trains with: an identity term over the parts, a triplet term if asked for.
 
     Args:
         am_margin: AM-Softmax margin; None is plain cross-entropy.

@@ -30,13 +30,13 @@ def read_study(workspace: Workspace) -> Study:
     path = workspace.reports / "study.json"
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: run notebook 01_data for study "
-                                f"{workspace.study!r} first; it checks the data and fixes the study")
+                                f"{workspace.study!r} first; it checks the data")
     values = json.loads(path.read_text(encoding="utf-8"))
     return Study(**{**values, "seeds": tuple(values["seeds"])})
 
 
 def write_run(folder: Path, record: dict, tables: dict[str, pd.DataFrame]) -> None:
-    """Write a finished run: its tables, then ``run.json``, whose presence says that all is there."""
+    """Write a finished run: its tables, then ``run.json``, which says that all is there."""
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     write_json(folder / "run.json", record)

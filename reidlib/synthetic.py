@@ -64,11 +64,11 @@ class SyntheticSpec:
     outfits: int = 4  # (upper, lower) colour pairs that all people share, 1 to len(OUTFITS)
     contrast: float = 0.6  # of patterns, 0 to 1: between a garment's first and second colour
     colour_cast: float = 1.0  # difference between the cameras; 0 = none, 1 = as in CAMERAS
-    brightness: float = 0.12  # standard deviation of a picture's exposure, relative
+    brightness: float = 0.15  # standard deviation of a picture's exposure, relative
     noise: float = 8.0  # standard deviation, grey levels of 255
     blur: float = 0.8  # mean Gaussian radius, pixels
     occlusion: float = 0.25  # probability that something stands in front of the person
-    shift: float = 3.0  # standard deviation of the position, pixels, and of the size, percent
+    shift: float = 4.0  # standard deviation of the position, pixels, and of the size, percent
 
     def __post_init__(self):
         people = self.train_ids + self.test_ids
@@ -77,7 +77,7 @@ class SyntheticSpec:
         if not (1 <= self.outfits <= len(OUTFITS) and 0 <= self.contrast <= 1 and self.seed >= 0):
             raise ValueError(f"outfits (1 to {len(OUTFITS)}), contrast or seed is off: {self}")
         if not 0 <= self.n_query_copies <= self.n_query:
-            raise ValueError(f"{self.n_query_copies} copies of {self.n_query} queries")
+            raise ValueError(f"n_query_copies must be 0 to n_query: {self}")
 
 
 class Cloth(NamedTuple):
@@ -241,16 +241,17 @@ def head_parts(who: Appearance, view: View) -> list[Part]:
     oval = [(0.932 + 0.068 * np.cos(a), 0.046 * np.sin(a), 0.055 * np.sin(a))
             for a in np.linspace(0, np.pi, 13)]
     face = Cloth(who.hair, who.skin, "bald" if style == "bald" else "face")
-    parts = [limb(view, (0, -0.01, 0.9), (0, -0.01, 0.83), (0.028, 0.034), Cloth(who.skin), -0.02),
+    bare, nape, throat = Cloth(who.skin), (0.0, -0.01, 0.9), (0.0, -0.01, 0.83)
+    parts = [limb(view, nape, throat, (0.028, 0.034), bare, -0.02),
              trunk(view, oval, face, 0.005), trunk(view, oval, Cloth(None, BLACK, "eyes"), 0.006)]
     if style in ("bob", "long"):
         end = 0.89 if style == "bob" else 0.79
-        parts += [limb(view, (0, -0.016, 0.945), (0, -0.04, end), (0.056, 0.055), hair)]
+        parts += [limb(view, (0.0, -0.016, 0.945), (0.0, -0.04, end), (0.056, 0.055), hair)]
     if style == "ponytail":
-        parts += [limb(view, (0, -0.06, 0.95), (0, -0.085, 0.83), (0.022, 0.014), hair)]
+        parts += [limb(view, (0.0, -0.06, 0.95), (0.0, -0.085, 0.83), (0.022, 0.014), hair)]
     if style == "cap":
         crown = [(up + 0.002, left * 1.1, forward * 1.1) for up, left, forward in oval[:7]]
-        brim = limb(view, (0, 0.035, 0.95), (0, 0.09, 0.955), (0.022, 0.014), cap, 0.006)
+        brim = limb(view, (0.0, 0.035, 0.95), (0.0, 0.09, 0.955), (0.022, 0.014), cap, 0.006)
         parts += [trunk(view, crown, cap, 0.007), brim]
     return parts
 
@@ -267,7 +268,7 @@ def torso_parts(who: Appearance, view: View) -> list[Part]:
     parts += [trunk(view, rings, who.upper)]
     if who.bag == "backpack":
         parts += [trunk(view, rings, Cloth(None, who.bag_colour, "straps")),
-                  box(view, (0, -0.1, 0.695), (0.075, 0.045, 0.11), bag)]
+                  box(view, (0.0, -0.1, 0.695), (0.075, 0.045, 0.11), bag)]
     if who.bag == "shoulder":
         strap = "left strap" if who.bag_side > 0 else "right strap"
         centre = (who.bag_side * (0.1 * wide + 0.025), 0.01, 0.49)
@@ -406,7 +407,7 @@ def draw_all(root: Path, spec: SyntheticSpec) -> None:
         picture = draw_person(make_appearance(person, spec), camera, orientation, rng, spec)
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(paths[0])
+        picture.save(paths[0], compress_level=1)
         for path in paths[1:]:
             shutil.copyfile(paths[0], path)
 

@@ -1,7 +1,6 @@
 """Optimises a model: loop, blockwise release, checkpoints. Knows nothing of re-identification."""
 
 import pickle
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from reidlib.paths import whole_file
+from reidlib.progress import say, watched
 
 Batch = tuple[Tensor, Tensor]
 Row = dict[str, float | int]
@@ -139,9 +139,8 @@ def resume(path: Path, key: str, model: nn.Module, optimiser: torch.optim.Optimi
 
 def progress(epochs: range, name: str, history: list[Row], total: int) -> Iterator[int]:
     """Yield epochs under one bar where a person watches, with one written line each elsewhere."""
-    watched = sys.stderr.isatty()
     with tqdm(total=total, initial=len(history), desc=name, unit="epoch",
-              disable=not watched) as bar:
+              disable=not watched()) as bar:
         for epoch in epochs:
             yield epoch
             row = history[-1]
@@ -149,6 +148,5 @@ def progress(epochs: range, name: str, history: list[Row], total: int) -> Iterat
                     f"{row['images'] / row['seconds']:.0f} images/s")
             bar.set_postfix_str(text)
             bar.update()
-            if not watched:
-                sys.stdout.write(f"{name}: epoch {epoch + 1}/{total}, {text}\n")
-                sys.stdout.flush()
+            if not watched():
+                say(f"{name}: epoch {epoch + 1}/{total}, {text}")

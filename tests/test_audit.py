@@ -2,8 +2,9 @@ import pandas as pd
 import pytest
 
 from reidlib.audit import audit
-from reidlib.manifest import COLUMNS, read_dataset
+from reidlib.manifest import COLUMNS
 from reidlib.paths import data_root
+from reidlib.readers import read_dataset
 
 # path, id, cam, split, content, width, height
 ROWS = [("a1", "ann", "x", "train", "h1", 48, 128), ("a2", "ann", "x", "train", "h2", 48, 128),

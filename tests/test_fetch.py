@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from reidlib import fetch
-from reidlib.manifest import Dataset, read_dataset, read_pku_reid
+from reidlib.manifest import Dataset
+from reidlib.readers import read_dataset, read_pku_reid
 
 COUNTS = {"train": (2, 4), "query": (1, 1), "gallery": (1, 1)}
 FILES = ["train/003/01_1.png", "train/003/02_8.png", "train/007/01_1.png", "train/007/02_1.png",

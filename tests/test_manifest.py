@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from reidlib import manifest as m
+from reidlib import readers as r
 from reidlib.paths import data_root
 
 ROWS = [("a1.png", "ann", "x", "train"), ("b1.png", "ben", "x", "train"),
@@ -70,7 +71,7 @@ def zipped(folder):
 
 def test_pku_layout_becomes_a_manifest(pku):
     (pku / "train" / ".DS_Store").write_bytes(b"clutter")
-    manifest = m.read_pku_reid(pku)
+    manifest = r.read_pku_reid(pku)
     assert list(manifest) == m.COLUMNS
     assert manifest["path"].tolist() == ["train/003/02_8.png", "train/007/01_1.png",
                                          "val/query/001/01_1.png", "val/gallery/001/02_3.png"]
@@ -83,7 +84,7 @@ def test_pku_layout_becomes_a_manifest(pku):
 
 
 def test_official_market_folders(market):
-    manifest = m.read_market1501(market)
+    manifest = r.read_market1501(market)
     gallery = manifest[manifest["split"] == "gallery"]
     assert gallery["id"].tolist() == ["-1", "0000", "0001"]
     assert gallery["cam"].tolist() == ["c3", "c1", "c2"]
@@ -93,16 +94,16 @@ def test_official_market_folders(market):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_market_zip_is_unpacked_beside_itself(market, tmp_path, whole):
-    expected = m.read_market1501(market)
+    expected = r.read_market1501(market)
     if whole:
-        archive = zipped(market.rename(tmp_path / m.MARKET_TOP))
-        found = m.market1501_folder(tmp_path)
-        assert found == tmp_path / m.MARKET_TOP
+        archive = zipped(market.rename(tmp_path / r.MARKET_TOP))
+        found = r.market1501_folder(tmp_path)
+        assert found == tmp_path / r.MARKET_TOP
     else:
         archive = zipped(market / "bounding_box_test")
-        found = m.market1501_folder(market)
+        found = r.market1501_folder(market)
         assert found == market
-    pd.testing.assert_frame_equal(m.read_market1501(found), expected)
+    pd.testing.assert_frame_equal(r.read_market1501(found), expected)
     assert archive.exists() and not list(tmp_path.rglob("*.partial"))
 
 
@@ -116,7 +117,7 @@ def test_bad_zip_leaves_nothing(tmp_path, fill, message):
     root.mkdir()
     fill(root / "bounding_box_train.zip")
     with pytest.raises(ValueError, match=message):
-        m.market1501_folder(root)
+        r.market1501_folder(root)
     assert [p.name for p in tmp_path.rglob("*")] == ["market1501", "bounding_box_train.zip"]
 
 
@@ -129,7 +130,7 @@ def test_read_only_folder_is_not_written_to(market):
     zipped(market / "query")
     market.chmod(0o555)
     with pytest.raises(OSError, match="cannot unpack .*query.zip.*read-only"):
-        m.market1501_folder(market)
+        r.market1501_folder(market)
     market.chmod(0o755)
     assert not (market / "query").exists()
 
@@ -138,7 +139,7 @@ def test_dev_split_by_hand():
     names = ["p1_a_1", "p1_a_2", "p1_b_1", "p2_a_1", "p2_b_1", "p3_a_1", "p4_a_1"]
     listing = pd.DataFrame({"path": names[::-1]})
     listing[["id", "cam"]] = listing["path"].str.split("_", expand=True)[[0, 1]]
-    split = m.split_market1501_dev(listing, n_train=0).set_index("path")["split"]
+    split = r.split_market1501_dev(listing, n_train=0).set_index("path")["split"]
     assert split["p1_a_1"] == "query" and split["p1_a_2"] == "gallery"
     assert split["p1_b_1"] == "query"
     assert (split[["p2_a_1", "p2_b_1", "p3_a_1", "p4_a_1"]] == "gallery").all()   # nothing to find
@@ -148,24 +149,24 @@ def test_dev_split_of_751_people():
     rows = [(f"{i:04}_{cam}_{n}", f"{i:04}", cam)
             for i in range(751) for cam in ["c1", "c2"] for n in range(2)]
     listing = pd.DataFrame(rows, columns=["path", "id", "cam"])
-    split = m.split_market1501_dev(listing)
+    split = r.split_market1501_dev(listing)
     people = split.groupby("split")["id"].agg(set)
     assert [len(people[s]) for s in m.SPLITS] == [600, 151, 151]
     assert people["query"] == people["gallery"] and not people["train"] & people["query"]
-    again = m.split_market1501_dev(listing.sample(frac=1, random_state=0)).sort_index()
+    again = r.split_market1501_dev(listing.sample(frac=1, random_state=0)).sort_index()
     pd.testing.assert_frame_equal(again, split.sort_index())
     with pytest.raises(ValueError, match="600 identities, expected 751"):
-        m.split_market1501_dev(listing[listing["id"] < "0600"])
+        r.split_market1501_dev(listing[listing["id"] < "0600"])
 
 
 def test_own_csv(own, tmp_path):
     rows = [("./a1.png", "NA", "x", "train"), *ROWS[1:]]
-    dataset = m.read_dataset(str(own(rows, note="extra")))
+    dataset = r.read_dataset(str(own(rows, note="extra")))
     assert dataset.name == "people" and dataset.root == tmp_path.resolve()
     assert dataset.manifest["path"].tolist() == ["a1.png", "b1.png", "q1.png", "g1.png"]
     assert dataset.manifest["id"].tolist() == ["NA", "ben", "001", "001"]
     assert list(dataset.manifest) == m.COLUMNS
-    with_root = m.read_dataset("people.csv", tmp_path)
+    with_root = r.read_dataset("people.csv", tmp_path)
     assert with_root.checksum == dataset.checksum
 
 
@@ -186,7 +187,7 @@ def test_own_csv(own, tmp_path):
 ])
 def test_bad_csv_rows(own, columns, error, message):
     with pytest.raises(error, match=message):
-        m.read_csv(own(**columns))
+        r.read_csv(own(**columns))
 
 
 @pytest.mark.parametrize("text, message", [
@@ -200,7 +201,7 @@ def test_bad_csv_rows(own, columns, error, message):
 def test_bad_csv_files(own, tmp_path, text, message):
     (tmp_path / "people.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=message):
-        m.read_csv(tmp_path / "people.csv")
+        r.read_csv(tmp_path / "people.csv")
 
 
 def test_link_out_of_the_folder(own, tmp_path):
@@ -211,22 +212,22 @@ def test_link_out_of_the_folder(own, tmp_path):
     (folder / "a1.png").rename(tmp_path / "a1.png")
     (folder / "a1.png").symlink_to(tmp_path / "a1.png")
     with pytest.raises(ValueError, match="leave the folder.*a1.png"):
-        m.read_csv(own().rename(folder / "people.csv"))
+        r.read_csv(own().rename(folder / "people.csv"))
 
 
 def test_missing_csv_and_unknown_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.csv does not exist.*path,id,cam,split"):
-        m.read_dataset("none.csv", tmp_path)
+        r.read_dataset("none.csv", tmp_path)
     with pytest.raises(ValueError, match="unknown data set 'duke'; choose one of pku-reid"):
-        m.read_dataset("duke")
+        r.read_dataset("duke")
 
 
 def test_missing_and_empty_folders(pku):
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere/train.*data/README.md"):
-        m.read_dataset("pku-reid", pku / "nowhere")
+        r.read_dataset("pku-reid", pku / "nowhere")
     (pku / "val/query/001/01_1.png").unlink()
     with pytest.raises(FileNotFoundError, match="val/query holds no query images"):
-        m.read_pku_reid(pku)
+        r.read_pku_reid(pku)
 
 
 @pytest.mark.parametrize("name", ["train/007/1.png", "train/stray.png", "train/007/01_1.gif",
@@ -234,26 +235,26 @@ def test_missing_and_empty_folders(pku):
 def test_pku_name_that_does_not_parse(pku, name):
     draw(pku / name)
     with pytest.raises(ValueError, match=f"not like <person>.*{Path(name).name}; rename"):
-        m.read_pku_reid(pku)
+        r.read_pku_reid(pku)
 
 
 def test_linked_person_is_not_passed_over(pku, tmp_path):
     draw(tmp_path / "other/01_1.png")
     (pku / "train/009").symlink_to(tmp_path / "other")
     with pytest.raises(ValueError, match="009"):
-        m.read_pku_reid(pku)
+        r.read_pku_reid(pku)
 
 
 def test_market_name_that_does_not_parse(market):
     draw(market / "query/somebody.jpg")
     with pytest.raises(ValueError, match="not like 0002_c1s1_000451_03.jpg.*somebody.jpg"):
-        m.read_market1501(market)
+        r.read_market1501(market)
 
 
 def test_market_with_a_folder_missing(market):
     zipped(market / "query").unlink()
     with pytest.raises(FileNotFoundError, match="no folder .*query"):
-        m.read_dataset("market1501", market)
+        r.read_dataset("market1501", market)
 
 
 def test_broken_images_are_named(own, tmp_path):
@@ -263,7 +264,7 @@ def test_broken_images_are_named(own, tmp_path):
     (tmp_path / "q1.png").write_text("a letter")
     with pytest.raises(ValueError, match=r"no whole image \(3\): a1.png \(.*truncated.*\), "
                                          r"b1.png \(zero bytes\), q1.png \(not an image\)"):
-        m.read_csv(own())
+        r.read_csv(own())
     names = [row[0] for row in ROWS]
     assert list(m.unreadable(tmp_path, names)) == ["a1.png", "b1.png", "q1.png"]
 
@@ -278,20 +279,20 @@ def test_truncated_jpeg(tmp_path):
 def test_errors_show_five_of_many(own):
     rows = [*ROWS, *[(f"no{i}.png", "ann", "x", "train") for i in range(8)]]
     with pytest.raises(FileNotFoundError, match=r"\(8\): no0.png, .*no4.png and 3 more"):
-        m.read_csv(own(rows))
+        r.read_csv(own(rows))
 
 
 def test_known_counts_are_compared_by_name(pku):
-    assert m.read_dataset("synthetic", pku).counts()["images"].tolist() == [2, 1, 1]
+    assert r.read_dataset("synthetic", pku).counts()["images"].tolist() == [2, 1, 1]
     with pytest.raises(ValueError, match="not the known pku-reid") as error:
-        m.read_dataset("pku-reid", pku)
+        r.read_dataset("pku-reid", pku)
     assert re.search(r"found +expected.*\ntrain +2 +2 +62 +992\n", str(error.value), re.DOTALL)
 
 
 def test_manifest_is_written_and_read_back_as_it_was(own, tmp_path):
     draw(tmp_path / "odd, name.png", 9)
     rows = [("odd, name.png", 'say "nan", or\nbye', "NA", "train"), *ROWS]
-    manifest = m.read_csv(own(rows))
+    manifest = r.read_csv(own(rows))
     path = m.write_manifest(manifest, tmp_path / "out" / "manifest.csv")
     again = m.load_manifest(path)
     pd.testing.assert_frame_equal(again, manifest)
@@ -301,29 +302,29 @@ def test_manifest_is_written_and_read_back_as_it_was(own, tmp_path):
 
 
 def test_changed_image_is_noticed(own, tmp_path):
-    manifest = m.read_csv(own())
+    manifest = r.read_csv(own())
     draw(tmp_path / "b1.png", seed=77)
     with pytest.raises(ValueError, match="changed since the manifest was written.*b1.png"):
         m.check_manifest(manifest, tmp_path)
 
 
 def test_checksum_follows_labels_and_content_but_not_the_place(pku, tmp_path):
-    first = m.read_dataset("synthetic", pku)
-    moved = m.read_dataset("synthetic", pku.rename(tmp_path / "elsewhere"))
+    first = r.read_dataset("synthetic", pku)
+    moved = r.read_dataset("synthetic", pku.rename(tmp_path / "elsewhere"))
     assert moved.checksum == first.checksum
     relabelled = m.Dataset("x", pku, moved.manifest.assign(cam="01"))
     assert relabelled.checksum != first.checksum
     draw(moved.root / "train/003/02_8.png", seed=5)
-    assert m.read_dataset("synthetic", moved.root).checksum != first.checksum
+    assert r.read_dataset("synthetic", moved.root).checksum != first.checksum
 
 
 @pytest.mark.parametrize("name", ["pku-reid", "market1501"])
 def test_real_data(name):
     """Market-1501 only if it is unpacked: a test does not write into the data folder."""
     root = data_root() / name
-    unpacked = ["train", "bounding_box_train", m.MARKET_TOP]
+    unpacked = ["train", "bounding_box_train", r.MARKET_TOP]
     if not any((root / folder).is_dir() for folder in unpacked):
         pytest.skip(f"no unpacked {name} in REIDLIB_DATA")
-    dataset = m.read_dataset(name)
-    assert dataset.name in m.KNOWN
-    assert {split: tuple(row) for split, row in dataset.counts().T.items()} == m.KNOWN[dataset.name]
+    dataset = r.read_dataset(name)
+    assert dataset.name in r.KNOWN
+    assert {split: tuple(row) for split, row in dataset.counts().T.items()} == r.KNOWN[dataset.name]

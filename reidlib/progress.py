@@ -1,0 +1,27 @@
+"""What a person sees of long work: one bar where somebody watches, plain lines elsewhere."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def watched() -> bool:
+    """Whether a person looks on: a terminal or a notebook, unless ``REIDLIB_HEADLESS`` is set."""
+    return not os.environ.get("REIDLIB_HEADLESS") and (
+        sys.stderr.isatty() or "ipykernel" in sys.modules)
+
+
+def say(text: str) -> None:
+    """Write one line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def bar(items: Iterable[T], total: int, name: str, unit: str, least: int = 0) -> Iterator[T]:
+    """``items`` under a bar, unless nobody watches or there are fewer than ``least``."""
+    yield from tqdm(items, name, total, unit=unit, disable=total < least or not watched())
