@@ -29,7 +29,7 @@ from reidlib.paths import Workspace, whole_file
 from reidlib.progress import say
 from reidlib.readers import locate, read_dataset
 from reidlib.results import publish_run, read_run, read_study, write_run, write_study
-from reidlib.retrieval import PROTOCOLS, Embedded, embed, evaluate
+from reidlib.retrieval import PROTOCOLS, Embedded, Ranking, embed, evaluate, rank_gallery
 from reidlib.synthetic import SyntheticSpec, write_dataset
 
 
@@ -119,6 +119,11 @@ class Experiment:
             raise FileNotFoundError(f"run {preset}-s{seed} has no embeddings in {folder}: run "
                                     f"notebook {notebook} first")
         return tuple(Embedded.load(folder / f"{split}.npz") for split in ("query", "gallery"))
+
+    def ranking(self, preset: str, seed: int, notebook: str, protocol: str = "standard",
+                flip: str = "none") -> Ranking:
+        """A finished run's gallery ranked for each query; see ``embeddings``."""
+        return rank_gallery(*self.embeddings(preset, seed, notebook), protocol, flip)
 
     def pictures(self, paths: Iterable[str]) -> list[np.ndarray]:
         """Images as they are stored, uint8 (height, width, 3), for figures."""

@@ -3,7 +3,7 @@
 Pictures of real people go to ``Workspace.people``, which git ignores: that is the caller's duty.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from textwrap import fill
@@ -11,7 +11,7 @@ from textwrap import fill
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -22,6 +22,8 @@ from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
 from reidlib.figures import INK, MARKERS, PALETTE, WIDTH, check_frame, in_order, styled
+from reidlib.metrics import average_precision
+from reidlib.retrieval import Ranking
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 RIGHT, WRONG = PALETTE[2], PALETTE[3]  # a green and a red that the colour-blind can tell apart
@@ -29,7 +31,7 @@ LINE = 0.16  # inches, height of one line of a label
 PEOPLE = [*PALETTE, "#332288", "#882255", "#000000", "#117733"]
 
 
-def separation(emb: Float[np.ndarray, "image dim"], ids: Int[np.ndarray, " image"]) -> float:
+def separation(emb: Float[np.ndarray, "image dim"], ids: np.ndarray) -> float:
     """Silhouette score of the identities under cosine distance, in [-1, 1].
 
     1: every identity is a far-off cluster; 0: they touch; below 0: mixed. At least 2 identities.
@@ -38,12 +40,12 @@ def separation(emb: Float[np.ndarray, "image dim"], ids: Int[np.ndarray, " image
     return float(silhouette_score(emb, ids, metric="cosine"))
 
 
-def tsne_points(emb: Float[np.ndarray, "image dim"], ids: Int[np.ndarray, " image"],
-                cams: Int[np.ndarray, " image"], perplexity: int | float = 20,
+def tsne_points(emb: Float[np.ndarray, "image dim"], ids: np.ndarray,
+                cams: np.ndarray, perplexity: int | float = 20,
                 seed: int = 0) -> pd.DataFrame:
     """Place embeddings on a plane (van der Maaten & Hinton 2008) by cosine distance.
 
-    Returns columns ``x, y, id, cam``, one row per image. One thread, because sums in another
+    ``ids`` and ``cams`` are labels of any type, one per image. Returns columns ``x, y, id, cam``, one row per image.
     order give another map: the same seed on the same machine gives the same points.
     """
     if not 0 < perplexity < len(emb):
@@ -160,6 +162,23 @@ class RankedRow:
         if len(set(counts)) != 1 or not counts[0]:
             raise ValueError(f"{self.title}: gallery, labels, right must be as many and not 0, "
                              f"found {counts}")
+
+
+def ranked_row(ranking: Ranking, query: int, model: str,
+               load: Callable[[Sequence[str]], list[Picture]], k: int = 8) -> RankedRow:
+    """The first ``k`` of one query's ranking as its protocol counts them.
+
+    ``load`` reads pictures by their paths in the manifest. The AP is the full ranking's.
+    """
+    order, hits = ranking.kept(query)
+    gallery, asked = ranking.gallery, ranking.query
+    ap = f"AP {average_precision(hits):.2f}" if hits.any() else "no valid match"
+    return RankedRow(
+        title=f"{model}: {ap}", query=load([asked.paths[query]])[0],
+        query_label=f"query id {asked.ids[query]}\ncam {asked.cams[query]}",
+        gallery=load(gallery.paths[order[:k]]),
+        labels=[f"id {gallery.ids[g]}\ncam {gallery.cams[g]}" for g in order[:k]],
+        right=hits[:k].tolist())
 
 
 def _ranked_list(sub: SubFigure, row: RankedRow, columns: int, cell: float) -> None:

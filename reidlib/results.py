@@ -114,16 +114,34 @@ def summarise(scores: pd.DataFrame, by: Sequence[str] = ("row", "protocol")) -> 
     return table.reset_index()
 
 
+def largest_gains(before: pd.DataFrame, after: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Queries whose first hit was wrong before and is right after, by gain in AP; at most ``n``.
+
+    Both are per-query tables of one run under one protocol and flip.
+    """
+    both = before.merge(after, on=["path", "id", "cam"], suffixes=("_before", "_after"))
+    mended = both[(both["first_hit_before"] > 1) & (both["first_hit_after"] == 1)]
+    gain = mended["AP_after"] - mended["AP_before"]
+    return (mended.assign(gain=gain).sort_values(["gain", "path"], ascending=[False, True])
+            .head(n).reset_index(drop=True))
+
+
+def worst_queries(per_query: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The ``n`` scored queries of lowest AP."""
+    scored = per_query.dropna(subset="AP")
+    return scored.sort_values(["AP", "path"]).head(n).reset_index(drop=True)
+
+
 def paper_scores() -> pd.DataFrame:
     """The paper's own numbers, with where they stand in it."""
     return pd.read_csv(PAPER)
 
 
-def percent(mean: float, std: float = float("nan")) -> str:
+def percent(mean: float, std: float = float("nan"), signed: bool = False) -> str:
     """The one place where fractions become percentages."""
     if pd.isna(mean):
         return "–"
-    return f"{100 * mean:.1f}" + ("" if pd.isna(std) else f" ± {100 * std:.1f}")
+    return f"{100 * mean:{'+' * signed}.1f}" + ("" if pd.isna(std) else f" ± {100 * std:.1f}")
 
 
 def to_markdown(table: pd.DataFrame) -> str:

@@ -289,13 +289,13 @@ def paint(picture: Image.Image, part: Part, view: View) -> None:
     left = inside.argmax(1)[:, None]  # first and last pixel of each row
     right = inside.shape[1] - 1 - inside[:, ::-1].argmax(1)[:, None]
     across = (2 * np.arange(inside.shape[1]) - left - right) / (right - left + 1)
-    angle = np.arcsin(np.clip(across, -1, 1))
+    angle = np.arcsin(np.clip(across, -1, 1), dtype=np.float32)
     u = (angle - view.turn + np.pi) % (2 * np.pi) - np.pi
     v = (view.foot - np.arange(low[1], high[1])[:, None]) / view.scale
     where = np.broadcast_to(PATTERNS[part.cloth.pattern](u, v), u.shape)[..., None]
     if part.cloth.first is None:
         mask = Image.fromarray(np.asarray(mask) * where[..., 0].astype(np.uint8))
-    first, second = np.array(part.cloth.first or part.cloth.second), np.array(part.cloth.second)
+    first, second = np.float32([part.cloth.first or part.cloth.second, part.cloth.second])
     shade = 0.68 + 0.4 * np.cos(angle - view.light)[..., None]
     texture = np.clip((first + where * (second - first)) * shade, 0, 255).astype(np.uint8)
     picture.paste(Image.fromarray(texture), tuple(low.tolist()), mask)
