@@ -20,6 +20,17 @@ def audit(manifest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["check", "count", "of", "words"])
 
 
+def check_cameras(manifest: pd.DataFrame) -> None:
+    """Raise ValueError if no query at all could be scored across cameras."""
+    _, without, queries, _ = _no_match(manifest)
+    if without == queries:
+        cams = ", ".join(sorted(manifest["cam"].unique())[:5])
+        raise ValueError(
+            f"no query has a match from another camera (cameras found: {cams}), so the protocol "
+            "`standard` would score nothing: give the gallery images of the query people from "
+            "another camera. `all-gallery` and `leak-free` (reidlib.retrieval.evaluate) do without")
+
+
 def _row(check: str, count: int, of: int, what: str, fact: str, so: str) -> tuple:
     """``so`` is what follows from the fact; it is said only if the fact is found."""
     verb = "is" if count == 1 else "are"

@@ -105,7 +105,7 @@ def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None 
     """The paper's baseline, changed by ``overrides`` (the study) and then by the preset."""
     _check_choice("preset", preset, PRESETS)
     changes = {**(overrides or {}), **PRESETS[preset]}
-    _check_keys("training parameter", changes, TrainConfig)
+    check_keys("training parameter", changes, TrainConfig)
     return replace(TrainConfig(), preset=preset, seed=seed, **changes)
 
 
@@ -115,7 +115,7 @@ class Study:
 
     name: str
     dataset: str                       # "synthetic", "pku-reid", "market1501" or a CSV file
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...]
     train: Mapping[str, Any] = field(default_factory=dict)      # TrainConfig differences
     synthetic: Mapping[str, Any] = field(default_factory=dict)  # SyntheticSpec differences
     perplexity: float = 15.0           # t-SNE
@@ -139,29 +139,35 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(values, dict) or "dataset" not in values:
         raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset`")
-    _check_keys(f"key in {path.name}", values, Study)
-    study = Study(name=name, **values)
+    check_keys(f"key in {path.name}", values, Study)
+    if seeds is not None:
+        values["seeds"] = seeds
+    study = Study(name=name, **{**values, "seeds": _check_seeds(values.get("seeds", [0, 1, 2]))})
     if epochs is not None:
         study = replace(study, train={**study.train, "epochs": epochs})
-    seeds = list(study.seeds if seeds is None else seeds)
-    if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) for s in seeds):
-        raise ValueError(f"seeds are {seeds}; expected different whole numbers, at least one")
-    study = replace(study, seeds=tuple(seeds))
     for preset in PRESETS:
-        study.config(preset, seeds[0])
+        study.config(preset, study.seeds[0])
     return study
+
+
+def _check_seeds(seeds: Any) -> tuple[int, ...]:
+    whole = isinstance(seeds, list | tuple) and all(type(seed) is int for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds are {seeds}; expected different whole numbers, at least one")
+    return tuple(seeds)
+
+
+def check_keys(what: str, given: Mapping[str, Any], cls: type) -> None:
+    """ValueError, naming the key and what is known, for one that is no field of ``cls``."""
+    known = [f.name for f in fields(cls)]
+    for key in given:
+        if key not in known:
+            raise ValueError(_unknown(what, key, known))
 
 
 def _check_choice(what: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise ValueError(_unknown(what, value, known))
-
-
-def _check_keys(what: str, given: Mapping[str, Any], cls: type) -> None:
-    known = [f.name for f in fields(cls)]
-    for key in given:
-        if key not in known:
-            raise ValueError(_unknown(what, key, known))
 
 
 def _unknown(what: str, value: str, known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """Composition root: study -> data -> model -> fit -> evaluate -> record; finds finished runs."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reidlib import repro, training
-from reidlib.config import Study, TrainConfig
+from reidlib.audit import check_cameras
+from reidlib.config import Study, TrainConfig, check_keys
 from reidlib.data import (
     Batches,
     IdentitySampler,
@@ -22,6 +23,7 @@ from reidlib.data import (
     load_picture,
     number_ids,
 )
+from reidlib.drawing import SyntheticSpec
 from reidlib.losses import ReidLoss
 from reidlib.manifest import Dataset, load_manifest, write_manifest
 from reidlib.models import LATransformer, build_backbone
@@ -30,15 +32,17 @@ from reidlib.progress import say
 from reidlib.readers import locate, read_dataset
 from reidlib.results import publish_run, read_run, read_study, write_run, write_study
 from reidlib.retrieval import PROTOCOLS, Embedded, Ranking, embed, evaluate, rank_gallery
-from reidlib.synthetic import SyntheticSpec, write_dataset
+from reidlib.synthetic import write_dataset
 
 
 def prepare_study(study: Study, workspace: Workspace) -> Dataset:
     """Read (or draw) and check the study's data; write its manifest, then fix the study."""
     root = _drawn(study, workspace)
     if root:
+        check_keys("parameter of the drawings", study.synthetic, SyntheticSpec)
         write_dataset(root, SyntheticSpec(**study.synthetic))
     dataset = read_dataset(study.dataset, root)
+    check_cameras(dataset.manifest)
     write_manifest(dataset.manifest, workspace.reports / "manifest.csv")
     write_study(study, workspace)
     return dataset
@@ -65,7 +69,7 @@ def build_model(config: TrainConfig, n_identities: int) -> LATransformer:
                          cosine=config.am_margin is not None)
 
 
-def train(config: TrainConfig, images: Tensor, ids: Iterable[str], device: torch.device,
+def train(config: TrainConfig, images: Tensor, ids: Sequence[str], device: torch.device,
           checkpoint: Path | None = None, key: str = "") -> tuple[LATransformer, list[dict]]:
     """Train one model on uint8 images and their identities; returns it and its history."""
     labels, names = number_ids(ids)
@@ -136,7 +140,7 @@ class Experiment:
     @cached_property
     def _images(self) -> dict[str, Tensor]:
         size = self.study.config("baseline", 0).image_size
-        return {split: load_images(self.dataset.root, part["path"], size)
+        return {split: load_images(self.dataset.root, part["path"].tolist(), size)
                 for split, part in self.dataset.manifest.groupby("split")}
 
     def _split(self, split: str) -> pd.DataFrame:
@@ -145,7 +149,7 @@ class Experiment:
     def _train(self, config: TrainConfig, folder: Path) -> None:
         checkpoint = folder / "checkpoint.pt"
         key = config.fingerprint(self.dataset.checksum)
-        model, history = train(config, self._images["train"], self._split("train")["id"],
+        model, history = train(config, self._images["train"], self._split("train")["id"].tolist(),
                                self.device, checkpoint, key)
         start = time.perf_counter()
         query, gallery = (self._embed(model, split, folder) for split in ("query", "gallery"))

@@ -45,8 +45,9 @@ def tsne_points(emb: Float[np.ndarray, "image dim"], ids: np.ndarray,
                 seed: int = 0) -> pd.DataFrame:
     """Place embeddings on a plane (van der Maaten & Hinton 2008) by cosine distance.
 
-    ``ids`` and ``cams`` are labels of any type, one per image. Returns columns ``x, y, id, cam``, one row per image.
-    order give another map: the same seed on the same machine gives the same points.
+    ``ids`` and ``cams`` are labels of any type, one per image. Returns columns ``x, y, id, cam``.
+    One thread, because sums in another order give another map: the same seed on the same machine
+    gives the same points.
     """
     if not 0 < perplexity < len(emb):
         raise ValueError(f"perplexity must be in (0, {len(emb)} images), got {perplexity}")

@@ -137,7 +137,7 @@ def paper_scores() -> pd.DataFrame:
     return pd.read_csv(PAPER)
 
 
-def percent(mean: float, std: float = float("nan"), signed: bool = False) -> str:
+def percent(mean: float | None, std: float = float("nan"), signed: bool = False) -> str:
     """The one place where fractions become percentages."""
     if pd.isna(mean):
         return "–"

@@ -9,14 +9,8 @@ import pytest
 from PIL import Image
 
 from reidlib import synthetic
-from reidlib.synthetic import (
-    Cloth,
-    SyntheticSpec,
-    choose_queries,
-    draw_person,
-    make_appearance,
-    write_dataset,
-)
+from reidlib.drawing import Cloth, SyntheticSpec, draw_person, make_appearance
+from reidlib.synthetic import choose_queries, write_dataset
 
 SMALL = SyntheticSpec(train_ids=3, test_ids=2, orientations=4, n_query=6, n_query_copies=4)
 CLEAN = SyntheticSpec(noise=0.0, blur=0.0, occlusion=0.0, shift=0.0, brightness=0.0)

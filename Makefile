@@ -1,0 +1,52 @@
+# make help lists the targets. PYTHON=python3 uses that interpreter as it is instead of .venv.
+STUDY ?= synthetic
+SMOKE := build/smoke
+
+ifdef PYTHON
+  ENV :=
+else
+  PYTHON := .venv/bin/python
+  ENV := .venv/.installed
+endif
+
+# Given values alone are passed on; everything else stays as the study's file says.
+RUN_ARGS := --study $(STUDY) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEEDS),--seeds $(SEEDS)) \
+            $(if $(DEVICE),--device $(DEVICE)) $(if $(WORKSPACE),--workspace $(WORKSPACE))
+
+.PHONY: help env data report lab lint test clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@echo "  options: STUDY=synthetic|pku-reid|market1501  EPOCHS=5  SEEDS=0,1,2  DEVICE=cpu|cuda  PYTHON=python3"
+
+env: $(ENV) ## create the environment in .venv
+
+.venv/.installed: pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reidlib needs Python >= 3.11, python3 is " + sys.version.split()[0])'
+	python3 -m venv .venv
+	.venv/bin/python -m pip install -e '.[notebooks,test]'
+	@touch $@
+
+data: $(ENV) ## fetch and check the data of STUDY
+	$(PYTHON) -m reidlib.fetch $(STUDY) $(if $(URL),--url $(URL))
+
+report: $(ENV) ## run notebooks 01-07 for STUDY and write its report
+	$(PYTHON) -m reidlib.pipeline $(RUN_ARGS)
+
+lab: $(ENV) ## open the notebooks in JupyterLab
+	$(PYTHON) -m jupyterlab --notebook-dir=notebooks
+
+lint: $(ENV) ## check the code's style
+	$(PYTHON) -m ruff check .
+
+test: lint ## lint, unit tests, and all notebooks with the smoke parameters
+	$(PYTHON) -m pytest
+	rm -rf $(SMOKE) && mkdir -p $(SMOKE)/notebooks
+	for notebook in notebooks/0*.ipynb; do \
+	  $(PYTHON) -m papermill --prepare-only --no-progress-bar $$notebook $(SMOKE)/$$notebook \
+	    -p study smoke -p workspace $(CURDIR)/$(SMOKE) || exit 1; done
+	REIDLIB_HEADLESS=1 $(PYTHON) -m pytest --nbval-lax --nbval-current-env $(SMOKE)/notebooks
+
+clean: ## remove what tests and tools left behind; results, data and .venv stay
+	rm -rf build .pytest_cache .ruff_cache

@@ -1,0 +1,86 @@
+from dataclasses import replace
+
+import pytest
+
+from reidlib.config import PARAMS, PRESETS, VARIANTS, TrainConfig, load_study, make_config
+
+STUDIES = sorted(path.stem for path in PARAMS.glob("*.yaml"))
+
+
+def write_study(folder, text):
+    (folder / "mine.yaml").write_text(text)
+    return folder
+
+
+def test_baseline_is_the_papers():
+    config = make_config("baseline")
+    assert config == TrainConfig() and config.global_weight == 8 and config.schedule == "blockwise"
+    assert (config.epochs, config.batch_size) == (30, 32)
+    assert (config.lr, config.weight_decay) == (3e-4, 5e-4)
+
+
+def test_presets_are_differences_on_top_of_the_study():
+    config = make_config("improved", 3, {"epochs": 7, "lr": 0.1})
+    assert (config.epochs, config.lr, config.y_pooling, config.run_id) == (7, 0.1, True,
+                                                                          "improved-s3")
+    assert make_config("untrained", 0, {"epochs": 7}).epochs == 0
+
+
+def test_every_results_row_has_its_preset():
+    assert {v.preset for v in VARIANTS} == set(PRESETS)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_loads(name):
+    study = load_study(name)
+    assert study.name == name and study.config("baseline", 0).epochs > 0
+
+
+def test_epochs_and_seeds_replace_the_files():
+    study = load_study("pku-reid", epochs=5, seeds=[4])
+    assert study.seeds == (4,) and study.config("baseline", 4).epochs == 5
+    assert study.config("baseline", 4).backbone_lr == load_study("pku-reid").train["backbone_lr"]
+
+
+def test_fingerprint_follows_configuration_and_data():
+    config = TrainConfig()
+    prints = {config.fingerprint("a"), config.fingerprint("b"), replace(config, seed=1)
+              .fingerprint("a"), replace(config, backbone_args={"depth": 3}).fingerprint("a")}
+    assert len(prints) == 4 and config.fingerprint("a") == TrainConfig().fingerprint("a")
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"feature": "globl"}, "unknown feature 'globl'"),
+    ({"schedule": "step"}, "unknown schedule 'step'; known: blockwise, end-to-end"),
+    ({"epochs": -1}, "epochs is -1"),
+    ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
+    ({"triplet_margin": 0.3}, "images_per_identity is None.*2 or more"),
+    ({"images_per_identity": 5}, "batch_size 32 is not a multiple"),
+])
+def test_values_that_cannot_be_run_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TrainConfig(), **changes)
+
+
+def test_unknown_names_say_what_is_known(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown preset 'improve' \(did you mean 'improved'\?\)"):
+        make_config("improve")
+    with pytest.raises(ValueError, match=r"unknown training parameter 'epoch'.*'epochs'"):
+        make_config("baseline", overrides={"epoch": 3})
+    with pytest.raises(ValueError, match="unknown study 'pku'.*known: .*pku-reid"):
+        load_study("pku")
+    with pytest.raises(ValueError, match=r"unknown key in mine.yaml 'sedes' \(did you mean"):
+        load_study("mine", params=write_study(tmp_path, "dataset: pku-reid\nsedes: [1]"))
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "mine.yaml: expected `key: value` lines"),
+    ("seeds: [1]", "with at least `dataset`"),
+    ("dataset: x\nseeds: []", "expected different whole numbers"),
+    ("dataset: x\nseeds: [1, 1]", "expected different whole numbers"),
+    ("dataset: x\ntrain: {epochs: -2}", "epochs is -2"),
+    ("dataset: x\ntrain: {batch_size: 30}", "batch_size 30 is not a multiple"),
+])
+def test_a_study_file_is_checked_before_anything_runs(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_study("mine", params=write_study(tmp_path, text))

@@ -1,0 +1,182 @@
+"""A whole small study, once, and what is found, resumed and refused afterwards."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reidlib import experiment, report, results, training
+from reidlib.config import VARIANTS, load_study
+from reidlib.data import load_images
+from reidlib.experiment import Experiment, build_model, prepare_study
+from reidlib.paths import Workspace
+from reidlib.retrieval import PROTOCOLS, embed
+
+PRESETS = report.PRESETS_IN_REPORT
+
+
+@pytest.fixture(scope="module")
+def study():
+    study = load_study("smoke")
+    return replace(study, train={**study.train, "epochs": 2})
+
+
+@pytest.fixture(scope="module")
+def lab(study, tmp_path_factory):
+    """All runs of the smoke study, finished."""
+    workspace = Workspace("smoke", tmp_path_factory.mktemp("workspace"))
+    prepare_study(study, workspace)
+    lab = Experiment(workspace, "cpu")
+    lab.runs(PRESETS)
+    return lab
+
+
+def test_a_run_record_holds_what_a_reader_asks(lab):
+    record = lab.run("baseline", 0)
+    assert {(s["protocol"], s["flip"]) for s in record["scores"]} == {
+        (p, f) for p in PROTOCOLS for f in ("none", "query", "both")}
+    assert record["config"]["epochs"] == 2 and record["data"]["counts"]["query"]["images"] == 8
+    assert record["protocols"][0]["name"] == "standard" and record["versions"]["torch"]
+    assert record["hardware"]["device"] == "cpu" and record["train_seconds"] > 0
+    assert "/" not in record["hardware"]["cpu"]
+    assert len(results.read_tables([record], "history")) == 2
+
+
+def test_scores_are_those_of_the_per_query_table(lab):
+    record = lab.run("improved", 0)
+    queries = results.read_tables([record], "per_query")
+    for scores in record["scores"]:
+        own = queries[(queries["protocol"] == scores["protocol"])
+                      & (queries["flip"] == scores["flip"])]
+        assert scores["mAP"] == pytest.approx(own["AP"].mean())
+        assert scores["rank1"] == pytest.approx((own["first_hit"] == 1).mean())
+
+
+def test_untrained_is_the_baseline_before_its_first_step(lab, study):
+    query, _ = lab.embeddings("untrained", 0, "02_baseline")
+    model = build_model(study.config("baseline", 0), 6)
+    images = load_images(lab.dataset.root, query.paths.tolist(), 64)
+    np.testing.assert_allclose(embed(model, images)[0], query.emb, atol=1e-6)
+
+
+def test_saved_weights_give_the_saved_embeddings(lab, study):
+    config = study.config("improved", 0)
+    folder = next(lab.workspace.artifacts.glob("improved-s0-*"))
+    model = build_model(config, 6)
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    query, _ = lab.embeddings("improved", 0, "03_improved")
+    images = load_images(lab.dataset.root, query.paths.tolist(), 64)
+    np.testing.assert_allclose(embed(model, images)[0], query.emb, atol=1e-6)
+    assert not (folder / "checkpoint.pt").exists()
+
+
+def test_finished_runs_are_found_not_repeated(lab, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(experiment, "train", never)
+    again = Experiment(lab.workspace, "cpu")
+    assert [r["run_id"] for r in again.runs(PRESETS)] == [f"{p}-s0" for p in PRESETS]
+
+
+def test_a_changed_configuration_is_another_run_and_loses_nothing(lab, study, monkeypatch):
+    before = lab.run("baseline", 0)
+    results.write_study(replace(study, train={**study.train, "epochs": 1}), lab.workspace)
+    try:
+        changed = Experiment(lab.workspace, "cpu").run("baseline", 0)
+    finally:
+        results.write_study(study, lab.workspace)
+    assert changed["config"]["epochs"] == 1 and changed["fingerprint"] != before["fingerprint"]
+    assert len(list(lab.workspace.artifacts.glob("baseline-s0-*"))) == 2
+    back = lab.run("baseline", 0)
+    assert back["scores"] == before["scores"]
+
+
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(study, lab, tmp_path, monkeypatch):
+    workspace = Workspace("smoke", tmp_path)
+    prepare_study(study, workspace)
+    save = training.save_checkpoint
+
+    def stop_after_saving(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "save_checkpoint", stop_after_saving)
+        Experiment(workspace, "cpu").run("improved", 0)
+    assert not (workspace.runs / "improved-s0").exists()
+    assert len(list(workspace.artifacts.glob("improved-s0-*/checkpoint.pt"))) == 1
+    seen, one_epoch = [], training.train_one_epoch
+    monkeypatch.setattr(training, "train_one_epoch",
+                        lambda *args: seen.append(args[4]) or one_epoch(*args))
+    record = Experiment(workspace, "cpu").run("improved", 0)
+    assert seen == [1] and record["scores"] == lab.run("improved", 0)["scores"]
+
+
+def test_notebooks_out_of_order_name_the_one_to_run(lab, tmp_path, study):
+    empty = Workspace("smoke", tmp_path)
+    with pytest.raises(FileNotFoundError, match="run notebook 01_data"):
+        Experiment(empty)
+    prepare_study(study, empty)
+    with pytest.raises(FileNotFoundError, match="baseline-s0.*run notebook 02_baseline first"):
+        Experiment(empty).embeddings("baseline", 0, "02_baseline")
+    with pytest.raises(FileNotFoundError, match="untrained-s0.*run notebook 02_baseline first"):
+        report.load_records(empty)
+
+
+def test_unknown_device_and_drawing_parameter(lab, study, tmp_path):
+    with pytest.raises(ValueError, match="unknown device 'gpu'"):
+        Experiment(lab.workspace, "gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="sees no CUDA device"):
+            Experiment(lab.workspace, "cuda")
+    with pytest.raises(ValueError, match="parameter of the drawings 'trian_ids'.*'train_ids'"):
+        prepare_study(replace(study, synthetic={"trian_ids": 3}), Workspace("smoke", tmp_path))
+    assert not (tmp_path / "reports").exists()
+
+
+def test_report_is_made_of_the_records(lab):
+    results.write_csv(lab.workspace.tables / "audit.csv", pd.DataFrame({"words": ["All is well."]}))
+    page = report.write_report(lab.workspace).read_text()
+    study, records = report.load_records(lab.workspace)
+    table = report.headline(records).set_index("model")
+    assert table.index.tolist() == [v.label for v in VARIANTS]
+    score = next(s for s in lab.run("improved", 0)["scores"]
+                 if (s["protocol"], s["flip"]) == ("standard", "query"))
+    assert table.loc["+ flipped query", "standard mAP"] == results.percent(score["mAP"])
+    assert table.loc["baseline", "paper mAP"] == "90.8" and "All is well." in page
+    assert "make report STUDY=smoke EPOCHS=2 SEEDS=0" in page and "| + y-pooling |" in page
+    assert str(lab.workspace.root) not in page
+
+
+def test_own_data_from_a_csv(tmp_path, monkeypatch, study):
+    """A study whose dataset is a user's CSV, read from REIDLIB_DATA."""
+    drawn = prepare_study(study, Workspace("smoke", tmp_path))
+    folder = tmp_path / "data" / "mine"
+    folder.parent.mkdir()
+    drawn.root.rename(folder)
+    drawn.manifest[["path", "id", "cam", "split"]].to_csv(folder / "mine.csv", index=False)
+    monkeypatch.setenv("REIDLIB_DATA", str(tmp_path / "data"))
+    workspace = Workspace("mine", tmp_path)
+    prepare_study(replace(study, name="mine", dataset="mine/mine.csv"), workspace)
+    record = Experiment(workspace, "cpu").run("untrained", 0)
+    assert record["data"]["name"] == "mine" and record["data"]["counts"]["gallery"]["images"] == 60
+
+
+def test_one_camera_is_refused_before_training(tmp_path, monkeypatch, study):
+    drawn = prepare_study(study, Workspace("smoke", tmp_path))
+    manifest = drawn.manifest.assign(cam="only")
+    manifest[["path", "id", "cam", "split"]].to_csv(drawn.root / "one.csv", index=False)
+    with pytest.raises(ValueError, match="no query has a match from another camera"):
+        prepare_study(replace(study, dataset=str(drawn.root / "one.csv")),
+                      Workspace("one", tmp_path))
+    assert not (tmp_path / "reports" / "one").exists()
+
+
+def test_records_are_plain_json(lab):
+    text = (lab.workspace.runs / "improved-s0" / "run.json").read_text()
+    assert "NaN" not in text and json.loads(text)["run_id"] == "improved-s0"
