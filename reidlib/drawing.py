@@ -54,7 +54,7 @@ class SyntheticSpec:
     n_query_copies: int = 17  # of these, how many also stay in the gallery, byte for byte
     orientations: int = 8  # pictures per person and camera: a full turn in equal steps
     outfits: int = 4  # (upper, lower) colour pairs that all people share, 1 to len(OUTFITS)
-    contrast: float = 0.6  # of patterns, 0 to 1: between a garment's first and second colour
+    contrast: float = 0.5  # of patterns, 0 to 1: between a garment's first and second colour
     colour_cast: float = 1.0  # difference between the cameras; 0 = none, 1 = as in CAMERAS
     brightness: float = 0.15  # standard deviation of a picture's exposure, relative
     noise: float = 8.0  # standard deviation, grey levels of 255

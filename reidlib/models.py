@@ -42,7 +42,7 @@ class PartClassifiers(nn.Module):
         self.classify = nn.Parameter(torch.empty(n_parts, hidden, n_identities))
         self.bias = None if cosine else nn.Parameter(torch.zeros(n_parts, 1, n_identities))
         nn.init.normal_(self.reduce, std=(2 / dim) ** 0.5)
-        nn.init.normal_(self.classify, std=hidden ** -0.5 if cosine else 0.001)
+        nn.init.normal_(self.classify, std=0.001)  # small: cosine directions then turn fast
 
     def forward(self, features: Float[Tensor, "batch parts dim"]
                 ) -> Float[Tensor, "batch parts identities"]:
