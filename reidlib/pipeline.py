@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
@@ -17,6 +18,15 @@ from reidlib.paths import ROOT, Workspace, whole_file, write_text
 from reidlib.progress import say
 from reidlib.repro import pick_device
 
+# nbconvert's page without the scripts that it would load from the network, at a reader's width
+PAGE = """{% extends "lab/index.html.j2" %}
+{% block html_head_js %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block html_head_css %}<style>
+main { max-width: 60rem; margin: auto; }
+.jp-RenderedHTMLCommon table { font-size: 0.85em; margin-left: 0; }
+</style>{% endblock %}"""
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 
 
@@ -30,15 +40,16 @@ def run_notebook(source: Path, target: Path, parameters: dict) -> None:
     given = {name: value for name, value in parameters.items() if name in declared}
     with whole_file(target) as partial:
         papermill.execute_notebook(str(source), str(partial), given, kernel_name="python3",
-                                   progress_bar=False, stdout_file=sys.stdout)
+                                   progress_bar=False, stdout_file=sys.stdout,
+                                   extra_arguments=["--log-level=ERROR"])
         write_text(partial, nbformat.writes(_without_papermill(nbformat.read(partial, 4))))
 
 
 def write_html(executed: Path, target: Path) -> None:
-    """The executed report as one self-contained page, without code cells or outside scripts."""
+    """The executed report as one self-contained page: no code cells, nothing from elsewhere."""
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, embed_images=True,
-                            exclude_output_prompt=True, mathjax_url="", require_js_url="",
-                            jquery_url="", mermaid_js_url="")
+                            exclude_output_prompt=True, template_file="report.html.j2",
+                            extra_loaders=[DictLoader({"report.html.j2": PAGE})])
     notebook = nbformat.read(executed, 4)
     notebook.metadata["title"] = f"reidlib report: {target.parent.name}"
     write_text(target, exporter.from_notebook_node(notebook)[0])

@@ -159,8 +159,17 @@ def _step(ours: dict[str, pd.DataFrame], above: dict[str, pd.DataFrame], publish
             f"{percent(published, signed=True)}.")
 
 
+def summary(study: Study, records: Sequence[dict]) -> str:
+    """What the README shows of a study: its setting and its results."""
+    link = f"Everything else: [report](reports/{study.name}/report.md)."
+    return f"{setting(study, records)} {link}\n\n{to_markdown(headline(records))}\n"
+
+
 def write_report(workspace: Workspace) -> Path:
-    """Write ``report.md`` and its tables from what the runs left; returns the page's path."""
+    """Write ``report.md``, ``summary.md`` and their tables from what the runs left.
+
+    Returns the path of ``report.md``.
+    """
     study, records = load_records(workspace)
     audit = pd.read_csv(workspace.tables / "audit.csv")
     write_csv(workspace.tables / "scores.csv", by_variant(score_table(records)))
@@ -177,6 +186,7 @@ def write_report(workspace: Workspace) -> Path:
         "## The data", "\n".join(f"- {words}" for words in audit["words"]),
         "## Cost, hardware, versions", to_markdown(cost(records)), environment(records),
         "## How to reproduce", f"```\n{command(study, records)}\n```"])
+    write_text(workspace.reports / "summary.md", summary(study, records))
     return write_text(workspace.reports / "report.md", page + "\n")
 
 
@@ -213,14 +223,9 @@ def command(study: Study, records: Sequence[dict]) -> str:
 
 
 def readme_block(root: Path) -> str:
-    """The README's results: the headline table of every study that has tracked runs."""
-    blocks = []
-    for name in README_STUDIES:
-        workspace = Workspace(name, root)
-        if (workspace.reports / "report.md").is_file():
-            study, records = load_records(workspace)
-            link = f"Everything: [report](reports/{name}/report.md)."
-            blocks.append(f"{setting(study, records)} {link}\n\n{to_markdown(headline(records))}")
+    """The README's results: the summary of every study that has a report."""
+    pages = [Workspace(name, root).reports / "summary.md" for name in README_STUDIES]
+    blocks = [page.read_text(encoding="utf-8").strip() for page in pages if page.is_file()]
     return "\n\n".join([*blocks, HEADLINE_NOTE])
 
 
