@@ -242,9 +242,10 @@ def protocol_gap(scores: pd.DataFrame, metric: str = "mAP") -> Figure:
         runs = scores[scores["row"] == row]
         means = runs.groupby("protocol", observed=True)[metric].mean()
         ax.plot([means.min(), means.max()], [y, y], color=colours[row], lw=3, alpha=0.4, zorder=1)
-        ax.plot(runs[metric], [y] * len(runs), ".", color=INK, ms=3, zorder=4)
+        ax.plot(runs[metric], [y] * len(runs), ".", color=INK, ms=3, zorder=4, clip_on=False)
         for protocol, mean in means.items():
-            ax.plot(mean, y, markers[protocol], ms=9, color=colours[row], mec="white", zorder=3)
+            ax.plot(mean, y, markers[protocol], ms=9, color=colours[row], mec="white", zorder=3,
+                    clip_on=False)
         if {"standard", PAPER_PROTOCOL} <= set(means.index):
             gap = means[PAPER_PROTOCOL] - means["standard"]
             ax.text(1.02, y, f"{gap:+.3f}", va="center", transform=ax.get_yaxis_transform())

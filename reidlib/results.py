@@ -145,9 +145,10 @@ def percent(mean: float | None, std: float = float("nan"), signed: bool = False)
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """A GitHub table; text columns left, all others right."""
-    marks = [":--" if i == 0 else "--:" for i, _ in enumerate(table.columns)]
-    lines = [table.columns, marks, *table.astype(str).to_numpy()]
+    """A GitHub table; columns of numbers to the right, of text to the left."""
+    cells = table.astype(str)
+    marks = ["--:" if cells[name].str.fullmatch(r"[-+–±.\d ]+").all() else ":--" for name in cells]
+    lines = [cells.columns, marks, *cells.to_numpy()]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
