@@ -29,9 +29,11 @@ from reidlib.manifest import Dataset, load_manifest, write_manifest
 from reidlib.models import LATransformer, build_backbone
 from reidlib.paths import Workspace, whole_file
 from reidlib.progress import say
+from reidlib.protocols import PROTOCOLS
 from reidlib.readers import locate, read_dataset
 from reidlib.results import publish_run, read_run, read_study, write_run, write_study
-from reidlib.retrieval import PROTOCOLS, Embedded, Ranking, embed, evaluate, rank_gallery
+from reidlib.retrieval import Embedded, Ranking, embed, rank_gallery
+from reidlib.scoring import evaluate
 from reidlib.synthetic import write_dataset
 
 

@@ -173,7 +173,10 @@ def ranked_row(ranking: Ranking, query: int, model: str,
     """
     order, hits = ranking.kept(query)
     gallery, asked = ranking.gallery, ranking.query
-    ap = f"AP {average_precision(hits):.2f}" if hits.any() else "no valid match"
+    ranks = np.flatnonzero(hits) + 1
+    ap = "no valid match"
+    if len(ranks):
+        ap = f"AP {average_precision(ranks, np.array([len(ranks)]))[0]:.2f}"
     return RankedRow(
         title=f"{model}: {ap}", query=load([asked.paths[query]])[0],
         query_label=f"query id {asked.ids[query]}\ncam {asked.cams[query]}",

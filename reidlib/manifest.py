@@ -20,11 +20,11 @@ from PIL import Image
 
 from reidlib.paths import whole_file
 from reidlib.progress import bar
+from reidlib.protocols import JUNK_ID
 
 SPLITS = ["train", "query", "gallery"]
 LISTING = ["path", "id", "cam", "split"]
 COLUMNS = [*LISTING, "sha256", "width", "height"]
-JUNK_ID = "-1"  # Market-1501: boxes that show no person well. Its "0000" are ordinary strangers.
 IMAGE_FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"]
 BAR_FROM = 3000  # images; a progress bar for fewer is only noise
 

@@ -1,62 +1,68 @@
-"""Ranked hits -> AP, CMC, mINP: NumPy only, one query at a time, one definition a function.
+"""Ranks of the matches -> AP, CMC, INP, in closed form: NumPy only, all queries at once.
 
-``hits`` is a query's ranking, nearest first: True where the gallery image shows the same person.
-Whatever a protocol drops has been dropped before. Values are fractions in [0, 1].
+``ranks`` holds the ranks (from 1, ascending) of each query's matches, one query after the other;
+``counts`` says how many each query has, at least one. Whatever a protocol drops has been dropped
+before. Values are fractions in [0, 1], one a query.
 """
 
 import numpy as np
 
 
-def average_precision(hits: np.ndarray, rule: str = "rectangle") -> float:
-    """Area under the precision-recall curve of one query's full ranking.
+def average_precision(ranks: np.ndarray, counts: np.ndarray, rule: str = "rectangle"
+                      ) -> np.ndarray:
+    """Area under the precision-recall curve of the full ranking.
 
-    ``rectangle``: mean of the precision at each hit (scikit-learn, torchreid). ``trapezoid``: mean
-    over the hits of the precisions just before and at the hit, the curve starting at 1 (the
+    ``rectangle``: mean of the precision at each match (scikit-learn, torchreid). ``trapezoid``:
+    mean over the matches of the precisions just before and at it, the curve starting at 1 (the
     original Market-1501 script, Zheng et al. 2015).
     """
-    ranks = hit_ranks(hits)
-    found = np.arange(1, len(ranks) + 1)
-    at = found / ranks
-    if rule == "rectangle":
-        return float(at.mean())
-    if rule != "trapezoid":
+    found = _found(ranks, counts)
+    precision = found / ranks
+    if rule == "trapezoid":
+        before = np.where(ranks > 1, (found - 1) / np.maximum(ranks - 1, 1), 1.0)
+        precision = (before + precision) / 2
+    elif rule != "rectangle":
         raise ValueError(f"unknown rule {rule!r}; known: rectangle, trapezoid")
-    before = np.where(ranks > 1, (found - 1) / np.maximum(ranks - 1, 1), 1.0)
-    return float((before + at).mean() / 2)
+    return np.add.reduceat(precision, _starts(counts)) / counts
 
 
-def average_precision_at(hits: np.ndarray, depth: int) -> float:
-    """Precision at each hit among the ``depth`` nearest, divided by the hits found there; else 0.
+def average_precision_at(ranks: np.ndarray, counts: np.ndarray, depth: int) -> np.ndarray:
+    """Mean of the precision at each match among the ``depth`` nearest; 0 where there is none.
 
     The public LA-Transformer test code: a match that was missed costs nothing.
     """
-    hit_ranks(hits)
-    nearest = hits[:depth]
-    return average_precision(nearest) if nearest.any() else 0.0
+    seen = ranks <= depth
+    precision = np.where(seen, _found(ranks, counts) / ranks, 0.0)
+    starts = _starts(counts)
+    n_seen = np.add.reduceat(seen.astype(np.int64), starts)
+    return np.add.reduceat(precision, starts) / np.maximum(n_seen, 1)
 
 
-def first_hit(hits: np.ndarray) -> int:
-    """Rank of the first hit, from 1; rank-k is the share of queries where this is at most k."""
-    return int(hit_ranks(hits)[0])
+def first_match(ranks: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Rank of the first match; rank-k is the share of queries where it is at most k."""
+    _found(ranks, counts)
+    return ranks[_starts(counts)]
 
 
-def inverse_negative_penalty(hits: np.ndarray) -> float:
-    """Number of hits / rank of the last one (Ye et al. 2021, arXiv:2001.04193, eq. 7)."""
-    ranks = hit_ranks(hits)
-    return float(len(ranks) / ranks[-1])
+def inverse_negative_penalty(ranks: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Number of matches / rank of the last one (Ye et al. 2021, arXiv:2001.04193, eq. 7)."""
+    _found(ranks, counts)
+    return counts / ranks[np.cumsum(counts) - 1]
 
 
-def cmc(first_hits: np.ndarray, length: int) -> np.ndarray:
-    """Share of queries whose first hit is at rank <= 1..length, from their first-hit ranks."""
-    return (np.asarray(first_hits)[:, None] <= np.arange(1, length + 1)).mean(0)
+def cmc(first: np.ndarray, length: int) -> np.ndarray:
+    """Share of queries whose first match is at rank <= 1..length."""
+    return (np.sort(first).searchsorted(np.arange(1, length + 1), "right")) / len(first)
 
 
-def hit_ranks(hits: np.ndarray) -> np.ndarray:
-    """Ranks of the hits, from 1. A ranking without one is an error: such a query is not scored."""
-    hits = np.asarray(hits)
-    if hits.dtype != bool or hits.ndim != 1:
-        raise ValueError(f"hits must be one row of booleans, got {hits.dtype} {hits.shape}")
-    ranks = np.flatnonzero(hits) + 1
-    if not len(ranks):
-        raise ValueError("query has no relevant gallery image; drop it before scoring")
-    return ranks
+def _starts(counts: np.ndarray) -> np.ndarray:
+    return np.cumsum(counts) - counts
+
+
+def _found(ranks: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """1, 2, ... within each query: how many matches have been found at each match."""
+    if not len(counts) or counts.min() < 1:
+        raise ValueError("a query without a match has no score; leave it out before scoring")
+    if counts.sum() != len(ranks):
+        raise ValueError(f"counts add up to {counts.sum()}, but there are {len(ranks)} ranks")
+    return np.arange(1, len(ranks) + 1) - np.repeat(_starts(counts), counts)

@@ -1,52 +1,16 @@
-"""Embeddings -> Ranking -> scores under a named protocol, with flipped features."""
+"""Images -> embeddings of them and their mirrors -> each query's ranked gallery."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from reidlib import metrics
 from reidlib.paths import whole_file
+from reidlib.protocols import JUNK_ID, Protocol, get_protocol
 
 FLIPS = ("none", "query", "both")
-RANKS = (1, 5, 10)
-CMC_LENGTH = 50
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Which gallery images count for a query, and how average precision is taken."""
-
-    name: str
-    drop_same_camera: bool     # same identity seen by the query's own camera
-    drop_junk: bool            # identity "-1" of Market-1501
-    drop_copies: bool          # byte-identical to the query image
-    depth: int | None          # look at this many nearest only
-    rule: str                  # see metrics.average_precision
-    source: str
-
-
-PROTOCOLS = {p.name: p for p in (
-    Protocol("standard", True, True, False, None, "rectangle",
-             "Market-1501 as torchreid and TransReID score it"),
-    Protocol("lat-top10", False, False, False, 10, "rectangle",
-             "public LA-Transformer test code; the paper's numbers"),
-    Protocol("all-gallery", False, False, False, None, "rectangle",
-             "every gallery image, full ranking"),
-    Protocol("leak-free", False, False, True, None, "rectangle",
-             "all-gallery without byte-identical copies of the query"),
-    Protocol("market-matlab", True, True, False, None, "trapezoid",
-             "the original Market-1501 script"),
-)}
-
-
-def get_protocol(name: str) -> Protocol:
-    if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
 
 
 @dataclass(frozen=True)
@@ -61,6 +25,10 @@ class Embedded:
     sha256: np.ndarray
 
     def __post_init__(self):
+        for name in ("paths", "ids", "cams", "sha256"):
+            if getattr(self, name).dtype.kind != "U":
+                raise ValueError(f"{name} must be text, found {getattr(self, name).dtype}: convert "
+                                 "with .astype(str), the same way for query and gallery")
         lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"one entry an image expected in every field, found {lengths}")
@@ -121,14 +89,7 @@ def rank_gallery(query: Embedded, gallery: Embedded, protocol: str = "standard",
     or for ``both`` sides.
     """
     rules = get_protocol(protocol)
-    if flip not in FLIPS:
-        raise ValueError(f"unknown flip {flip!r}; known: {', '.join(FLIPS)}")
-    if not len(query.ids) or not len(gallery.ids):
-        raise ValueError(f"{len(query.ids)} query and {len(gallery.ids)} gallery images: "
-                         "retrieval needs at least one of each")
-    if query.emb.shape[1] != gallery.emb.shape[1]:
-        raise ValueError(f"query embeddings are {query.emb.shape[1]} wide, gallery embeddings "
-                         f"{gallery.emb.shape[1]}: embed both with the same model")
+    check_pair(query, gallery, flip)
     similarity = query.features(flip != "none") @ gallery.features(flip == "both").T
     same = query.ids[:, None] == gallery.ids[None, :]
     order = np.lexsort((same, -similarity), axis=1)
@@ -137,75 +98,27 @@ def rank_gallery(query: Embedded, gallery: Embedded, protocol: str = "standard",
     return Ranking(rules, query, gallery, order, along(same, order, 1), along(keep, order, 1))
 
 
+def check_pair(query: Embedded, gallery: Embedded, flip: str) -> None:
+    """Raise ValueError where the two cannot be compared, or the flip is unknown."""
+    if flip not in FLIPS:
+        raise ValueError(f"unknown flip {flip!r}; known: {', '.join(FLIPS)}")
+    if not len(query.ids) or not len(gallery.ids):
+        raise ValueError(f"{len(query.ids)} query and {len(gallery.ids)} gallery images: "
+                         "retrieval needs at least one of each")
+    if query.emb.shape[1] != gallery.emb.shape[1]:
+        raise ValueError(f"query embeddings are {query.emb.shape[1]} wide, gallery embeddings "
+                         f"{gallery.emb.shape[1]}: embed both with the same model")
+
+
 def _kept(query: Embedded, gallery: Embedded, same: np.ndarray, rules: Protocol) -> np.ndarray:
     keep = np.ones_like(same)
     if rules.drop_same_camera:
         keep &= ~(same & (query.cams[:, None] == gallery.cams[None, :]))
     if rules.drop_junk:
-        keep &= gallery.ids[None, :] != "-1"
+        keep &= gallery.ids[None, :] != JUNK_ID
     if rules.drop_copies:
         keep &= query.sha256[:, None] != gallery.sha256[None, :]
     return keep
-
-
-def score_queries(ranking: Ranking) -> pd.DataFrame:
-    """One row a query: path, id, cam, AP, INP, first_hit (rank from 1); NaN where not scored.
-
-    A query without a single valid match is not scored. Under a protocol that looks at the nearest
-    few, INP is not defined (NaN) and a first hit beyond them does not count (infinite).
-    """
-    rules, rows = ranking.protocol, []
-    for i in range(len(ranking.query.ids)):
-        _, hits = ranking.kept(i)
-        if not hits.any():
-            rows.append((np.nan, np.nan, np.nan))
-        elif rules.depth is None:
-            rows.append((metrics.average_precision(hits, rules.rule),
-                         metrics.inverse_negative_penalty(hits), metrics.first_hit(hits)))
-        else:
-            first = metrics.first_hit(hits)
-            rows.append((metrics.average_precision_at(hits, rules.depth), np.nan,
-                         first if first <= rules.depth else np.inf))
-    table = pd.DataFrame(rows, columns=["AP", "INP", "first_hit"], dtype=float)
-    query = ranking.query
-    return pd.concat([pd.DataFrame({"path": query.paths, "id": query.ids, "cam": query.cams}),
-                      table], axis=1)
-
-
-def summarise_queries(per_query: pd.DataFrame, protocol: str) -> dict[str, float | int | None]:
-    """mAP, mINP, rank-1/5/10, n_query and n_valid_query of a per-query table.
-
-    Raises:
-        ValueError: no query has a valid match under the protocol.
-    """
-    valid = per_query.dropna(subset="AP")
-    if valid.empty:
-        cameras = per_query["cam"].nunique()
-        raise ValueError(
-            f"no query has a valid match under protocol {protocol!r}: every match is from the "
-            f"query's own camera or there is none ({len(per_query)} queries, {cameras} camera(s)). "
-            "Cross-camera scores need a gallery image of the person from another camera; "
-            "all-gallery and leak-free keep the own camera's images")
-    inp = valid["INP"].mean()
-    return {"mAP": float(valid["AP"].mean()), "mINP": None if np.isnan(inp) else float(inp),
-            **{f"rank{k}": float((valid["first_hit"] <= k).mean()) for k in RANKS},
-            "n_query": len(per_query), "n_valid_query": len(valid)}
-
-
-def evaluate(query: Embedded, gallery: Embedded, flips=FLIPS, protocols=tuple(PROTOCOLS)
-             ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Scores, per-query table and CMC curves under every protocol and flip, in long form."""
-    scores, tables, curves = [], [], []
-    for flip in flips:
-        for protocol in protocols:
-            key = {"protocol": protocol, "flip": flip}
-            per_query = score_queries(rank_gallery(query, gallery, protocol, flip))
-            scores.append({**key, **summarise_queries(per_query, protocol)})
-            tables.append(per_query.assign(**key))
-            length = min(CMC_LENGTH, len(gallery.ids), get_protocol(protocol).depth or CMC_LENGTH)
-            curve = metrics.cmc(per_query["first_hit"].dropna().to_numpy(), length)
-            curves.append(pd.DataFrame({**key, "rank": np.arange(1, length + 1), "cmc": curve}))
-    return pd.DataFrame(scores), pd.concat(tables), pd.concat(curves)
 
 
 @torch.inference_mode()

@@ -14,7 +14,8 @@ from reidlib.config import VARIANTS, load_study
 from reidlib.data import load_images
 from reidlib.experiment import Experiment, build_model, prepare_study
 from reidlib.paths import Workspace
-from reidlib.retrieval import PROTOCOLS, embed
+from reidlib.protocols import PROTOCOLS
+from reidlib.retrieval import embed
 
 PRESETS = report.PRESETS_IN_REPORT
 

@@ -9,7 +9,7 @@ from reidlib.paths import ROOT
 
 LAYERS = [
     "paths progress",
-    "config repro",
+    "config repro protocols",
     "manifest drawing data models losses metrics",
     "readers audit synthetic retrieval training results",
     "fetch figures report",

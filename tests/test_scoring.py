@@ -1,0 +1,215 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytest import approx
+
+from reidlib.protocols import PROTOCOLS
+from reidlib.retrieval import Embedded, rank_gallery
+from reidlib.scoring import evaluate, find_matches, score_queries, summarise_queries
+
+
+def score(query, gallery, protocol, flip="none"):
+    return score_queries(query, find_matches(query, gallery, flip), protocol)
+
+
+def random_pair(seed, n_query=8, n_gallery=40, dim=6):
+    """Queries and gallery with junk, copies, several cameras and people."""
+    rng = np.random.default_rng(seed)
+
+    def make(n, ids):
+        emb = rng.normal(size=(2, n, dim)).astype(np.float32)
+        emb /= np.linalg.norm(emb, axis=2, keepdims=True)
+        return [*emb, np.array([f"{seed}/{i}" for i in range(n)]), rng.choice(ids, n),
+                rng.choice(["a", "b", "c"], n), rng.integers(0, 60, n).astype(str)]
+
+    query = make(n_query, ["1", "2", "3", "4"])
+    gallery = make(n_gallery, ["1", "2", "3", "4", "-1", "0"])
+    for field in range(6):                       # the first query stays in the gallery as a copy
+        gallery[field][0] = query[field][0]
+    return Embedded(*query), Embedded(*gallery)
+
+
+def slow_scores(query, gallery, name, flip):
+    """Written from the words of the protocol table, one gallery image at a time."""
+    def feature(images, i, flipped):
+        both = images.emb[i] + images.mirrored[i] if flipped else images.emb[i]
+        return both / np.linalg.norm(both)
+
+    aps, ranks = [], []
+    for q in range(len(query.ids)):
+        seen = []
+        for g in range(len(gallery.ids)):
+            same_camera = gallery.ids[g] == query.ids[q] and gallery.cams[g] == query.cams[q]
+            copy = gallery.sha256[g] == query.sha256[q]
+            junk = gallery.ids[g] == "-1"
+            if name in ("standard", "market-matlab") and (same_camera or junk):
+                continue
+            if name == "leak-free" and copy:
+                continue
+            similarity = (feature(query, q, flip != "none")
+                          @ feature(gallery, g, flip == "both"))
+            seen.append((-similarity, gallery.ids[g] == query.ids[q]))
+        hits = [hit for _, hit in sorted(seen)]
+        if not any(hits):
+            continue
+        ranks.append(hits.index(True) + 1)
+        top = hits[:10] if name == "lat-top10" else hits
+        before, precisions = [], []
+        for i, hit in enumerate(top):
+            if hit:
+                precisions.append(sum(top[:i + 1]) / (i + 1))
+                before.append(sum(top[:i]) / i if i else 1.0)
+        ap = np.mean(precisions) if precisions else 0.0
+        aps.append(np.mean([before, precisions]) if name == "market-matlab" else ap)
+    return {"mAP": np.mean(aps), "rank1": np.mean(np.array(ranks) == 1),
+            "rank5": np.mean(np.array(ranks) <= 5), "n_valid_query": len(aps)}
+
+
+@pytest.mark.parametrize("flip", ["none", "query", "both"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["numpy", "torch"])
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_equal_the_slow_definition(seed, device, protocol, flip):
+    query, gallery = random_pair(seed)
+    table = score_queries(query, find_matches(query, gallery, flip, device), protocol)
+    scores = summarise_queries(table, protocol)
+    for name, want in slow_scores(query, gallery, protocol, flip).items():
+        assert scores[name] == approx(want), name
+
+
+def test_same_camera_rule_on_three_images(make_embedded):
+    """Nearest is the query's own camera, then a stranger, then the person from camera b."""
+    query = make_embedded([0], ["1"], ["a"])
+    gallery = make_embedded([1, 10, 20], ["1", "2", "1"], ["a", "a", "b"])
+    scores = {p: score(query, gallery, p).iloc[0] for p in PROTOCOLS}
+    assert scores["standard"].AP == 1 / 2 and scores["standard"].first_hit == 2
+    assert scores["all-gallery"].AP == approx((1 + 2 / 3) / 2)
+    assert scores["all-gallery"].INP == approx(2 / 3)
+    assert scores["lat-top10"].AP == approx((1 + 2 / 3) / 2)
+    assert scores["market-matlab"].AP == approx((0 + 1 / 2) / 2)
+
+
+def test_leak_free_drops_the_copy_only(make_embedded):
+    query = make_embedded([0], ["1"], ["a"], ["same"])
+    gallery = make_embedded([0, 5, 10], ["1", "2", "1"], ["a", "b", "a"], ["same", "x", "y"])
+    assert score(query, gallery, "leak-free").AP[0] == 1 / 2
+    assert score(query, gallery, "all-gallery").AP[0] == approx(5 / 6)
+
+
+def test_top10_misses_cost_nothing_and_nothing_found_is_zero(make_embedded):
+    query = make_embedded([0, 0], ["1", "2"], ["a", "a"])
+    gallery = make_embedded([1, *range(2, 14), 90], ["1", *["3"] * 12, "2"], ["b"] * 14)
+    scores = score(query, gallery, "lat-top10")
+    assert scores.AP.tolist() == [1.0, 0.0]
+    assert scores.first_hit.tolist() == [1, np.inf]
+
+
+def test_ties_rank_the_wrong_image_first_whatever_the_order(make_embedded):
+    query = make_embedded([0], ["1"], ["a"])
+    for ids in (["1", "2"], ["2", "1"]):
+        gallery = make_embedded([5, 5], ids, ["b", "b"])
+        assert score(query, gallery, "standard").AP[0] == 1 / 2
+
+
+def test_unscored_queries_are_counted(make_embedded):
+    query = make_embedded([0, 0], ["1", "2"], ["a", "a"])
+    gallery = make_embedded([1, 2], ["1", "2"], ["b", "a"])
+    scores = summarise_queries(score(query, gallery, "standard"), "standard")
+    assert (scores["n_query"], scores["n_valid_query"], scores["mAP"]) == (2, 1, 1.0)
+
+
+def test_only_own_camera_matches_are_an_error_that_names_the_way_out(make_embedded):
+    query, gallery = make_embedded([0], ["1"], ["a"]), make_embedded([1], ["1"], ["a"])
+    with pytest.raises(ValueError, match="another camera; all-gallery and leak-free"):
+        evaluate(query, gallery)
+
+
+def test_evaluate_covers_every_protocol_and_flip():
+    scores, per_query, cmc = evaluate(*random_pair(1))
+    assert len(scores) == len(PROTOCOLS) * 3 and len(per_query) == 8 * len(scores)
+    last = cmc.groupby(["protocol", "flip"])["cmc"]
+    assert last.apply(lambda curve: curve.is_monotonic_increasing).all()
+    merged = scores.merge(cmc[cmc["rank"] == 5], on=["protocol", "flip"])
+    pd.testing.assert_series_equal(merged["rank5"], merged["cmc"], check_names=False)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_are_those_of_the_ranking_that_figures_show(seed, protocol):
+    query, gallery = random_pair(seed)
+    table = score(query, gallery, protocol)
+    ranking = rank_gallery(query, gallery, protocol)
+    for i, first in enumerate(table["first_hit"]):
+        hits = ranking.kept(i)[1]
+        if np.isfinite(first):
+            assert hits.argmax() + 1 == first
+        else:
+            assert not hits[:ranking.protocol.depth].any()
+
+
+def take(images, order):
+    return Embedded(*(getattr(images, name)[order] for name in
+                      ("emb", "mirrored", "paths", "ids", "cams", "sha256")))
+
+
+def rounded(seed):
+    """A pair whose similarities tie often: coordinates are whole numbers."""
+    query, gallery = random_pair(seed)
+
+    def coarse(images):
+        return Embedded(np.round(images.emb * 2), np.round(images.mirrored * 2), images.paths,
+                        images.ids, images.cams, images.sha256)
+
+    return coarse(query), coarse(gallery)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10 ** 6), shuffle=st.integers(0, 10 ** 6))
+def test_the_order_of_files_does_not_matter_even_with_ties(seed, shuffle):
+    query, gallery = rounded(seed)
+    rng = np.random.default_rng(shuffle)
+    moved = rng.permutation(len(query.ids)), rng.permutation(len(gallery.ids))
+    for protocol in PROTOCOLS:
+        before = score(query, gallery, protocol)
+        after = score(take(query, moved[0]), take(gallery, moved[1]), protocol)
+        after = after.iloc[np.argsort(moved[0])].reset_index(drop=True)
+        pd.testing.assert_frame_equal(before, after)
+        assert before["AP"].dropna().between(0, 1).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10 ** 6), power=st.integers(1, 3))
+def test_a_strictly_increasing_change_of_similarity_changes_nothing(seed, power):
+    """Powers of two scale floats exactly, so order and ties stay what they were."""
+    query, gallery = rounded(seed)
+    scaled = Embedded(query.emb * 2.0 ** power, *(getattr(query, name) for name in
+                      ("mirrored", "paths", "ids", "cams", "sha256")))
+    for protocol in PROTOCOLS:
+        pd.testing.assert_frame_equal(score(query, gallery, protocol),
+                                      score(scaled, gallery, protocol))
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 10 ** 6))
+def test_a_perfect_embedding_scores_one(seed):
+    query, gallery = random_pair(seed)
+    people = {person: i for i, person in enumerate(sorted({*query.ids, *gallery.ids}))}
+
+    def perfect(images):
+        emb = np.eye(len(people), dtype=np.float32)[[people[i] for i in images.ids]]
+        return Embedded(emb, emb, images.paths, images.ids, images.cams, images.sha256)
+
+    for protocol in PROTOCOLS:
+        table = score(perfect(query), perfect(gallery), protocol)
+        assert (table["AP"].dropna() == 1).all() and (table["first_hit"].dropna() == 1).all()
+
+
+def test_blocks_do_not_matter(monkeypatch):
+    query, gallery = random_pair(3)
+    whole = evaluate(query, gallery)
+    monkeypatch.setattr("reidlib.scoring.ENTRIES", 1)
+    for a, b in zip(whole, evaluate(query, gallery), strict=True):
+        pd.testing.assert_frame_equal(a, b, atol=1e-12)
