@@ -11,7 +11,7 @@ LAYERS = [
     "paths progress",
     "config repro protocols",
     "manifest drawing data models losses metrics",
-    "readers audit synthetic retrieval training results",
+    "readers audit synthetic retrieval training results intervals",
     "fetch figures report",
     "galleries experiment",
     "pipeline",
@@ -42,7 +42,7 @@ def test_imports_point_down(path):
     assert not above, f"{path.stem} imports {above}"
 
 
-@pytest.mark.parametrize("module", ["report", "results", "figures", "metrics"])
+@pytest.mark.parametrize("module", ["report", "results", "intervals", "figures", "metrics"])
 def test_the_report_needs_no_torch(module):
     def needs(name, seen=()):
         text = (ROOT / "reidlib" / f"{name}.py").read_text()
