@@ -179,7 +179,7 @@ def ranked_row(ranking: Ranking, query: int, model: str,
         ap = f"AP {average_precision(ranks, np.array([len(ranks)]))[0]:.2f}"
     return RankedRow(
         title=f"{model}: {ap}", query=load([asked.paths[query]])[0],
-        query_label=f"query id {asked.ids[query]}\ncam {asked.cams[query]}",
+        query_label=f"query\nid {asked.ids[query]}\ncam {asked.cams[query]}",
         gallery=load(gallery.paths[order[:k]]),
         labels=[f"id {gallery.ids[g]}\ncam {gallery.cams[g]}" for g in order[:k]],
         right=hits[:k].tolist())

@@ -16,6 +16,7 @@ class Protocol:
     depth: int | None          # look at this many nearest only
     rule: str                  # see metrics.average_precision
     source: str
+    draws: int | None = None   # one random gallery image per identity and camera, so many times
 
 
 PROTOCOLS = {p.name: p for p in (
@@ -29,6 +30,8 @@ PROTOCOLS = {p.name: p for p in (
              "all-gallery without byte-identical copies of the query"),
     Protocol("market-matlab", True, True, False, None, "trapezoid",
              "the original Market-1501 script"),
+    Protocol("single-shot", True, True, False, None, "rectangle",
+             "CUHK03's single-gallery-shot rule", draws=100),
 )}
 
 

@@ -47,6 +47,10 @@ class Embedded:
         with np.load(path, allow_pickle=False) as arrays:
             return cls(**{f.name: arrays[f.name] for f in fields(cls)})
 
+    def take(self, rows: np.ndarray) -> "Embedded":
+        """Some of the images, in that order."""
+        return Embedded(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
     def features(self, flip: bool) -> np.ndarray:
         """The embeddings, or with ``flip`` the unit-length mean of image and mirror (Sec. 3.3)."""
         if not flip:

@@ -10,10 +10,11 @@ from reidlib.paths import ROOT
 LAYERS = [
     "paths progress",
     "config repro protocols",
-    "manifest drawing data models losses metrics",
+    "manifest drawing data models losses metrics reranking",
     "readers audit synthetic retrieval training results intervals",
-    "fetch figures report",
-    "galleries experiment",
+    "fetch figures matching report",
+    "galleries scoring",
+    "experiment",
     "pipeline",
 ]
 RANK = {module: i for i, row in enumerate(LAYERS) for module in row.split()}

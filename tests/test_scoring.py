@@ -6,13 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 
+from reidlib.matching import cosine, draw_galleries, find_matches
 from reidlib.protocols import PROTOCOLS
+from reidlib.reranking import rerank
 from reidlib.retrieval import Embedded, rank_gallery
-from reidlib.scoring import evaluate, find_matches, score_queries, summarise_queries
+from reidlib.scoring import evaluate, score_queries, summarise_queries
+
+WHOLE = [name for name, protocol in PROTOCOLS.items() if protocol.draws is None]
 
 
-def score(query, gallery, protocol, flip="none"):
-    return score_queries(query, find_matches(query, gallery, flip), protocol)
+def score(query, gallery, protocol, flip="none", device=None, reranked=False):
+    similarity = cosine(query, gallery, flip, reranked, device)
+    n_draws = PROTOCOLS[protocol].draws or 0
+    return score_queries(query, find_matches(query, gallery, similarity, n_draws), protocol)
 
 
 def random_pair(seed, n_query=8, n_gallery=40, dim=6):
@@ -69,13 +75,12 @@ def slow_scores(query, gallery, name, flip):
 
 
 @pytest.mark.parametrize("flip", ["none", "query", "both"])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", WHOLE)
 @pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["numpy", "torch"])
 @pytest.mark.parametrize("seed", range(4))
 def test_scores_equal_the_slow_definition(seed, device, protocol, flip):
     query, gallery = random_pair(seed)
-    table = score_queries(query, find_matches(query, gallery, flip, device), protocol)
-    scores = summarise_queries(table, protocol)
+    scores = summarise_queries(score(query, gallery, protocol, flip, device), protocol)
     for name, want in slow_scores(query, gallery, protocol, flip).items():
         assert scores[name] == approx(want), name
 
@@ -129,14 +134,14 @@ def test_only_own_camera_matches_are_an_error_that_names_the_way_out(make_embedd
 
 def test_evaluate_covers_every_protocol_and_flip():
     scores, per_query, cmc = evaluate(*random_pair(1))
-    assert len(scores) == len(PROTOCOLS) * 3 and len(per_query) == 8 * len(scores)
-    last = cmc.groupby(["protocol", "flip"])["cmc"]
+    assert len(scores) == len(PROTOCOLS) * 6 and len(per_query) == 8 * len(scores)
+    last = cmc.groupby(["protocol", "flip", "reranked"])["cmc"]
     assert last.apply(lambda curve: curve.is_monotonic_increasing).all()
-    merged = scores.merge(cmc[cmc["rank"] == 5], on=["protocol", "flip"])
+    merged = scores.merge(cmc[cmc["rank"] == 5], on=["protocol", "flip", "reranked"])
     pd.testing.assert_series_equal(merged["rank5"], merged["cmc"], check_names=False)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", WHOLE)
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_those_of_the_ranking_that_figures_show(seed, protocol):
     query, gallery = random_pair(seed)
@@ -148,11 +153,6 @@ def test_scores_are_those_of_the_ranking_that_figures_show(seed, protocol):
             assert hits.argmax() + 1 == first
         else:
             assert not hits[:ranking.protocol.depth].any()
-
-
-def take(images, order):
-    return Embedded(*(getattr(images, name)[order] for name in
-                      ("emb", "mirrored", "paths", "ids", "cams", "sha256")))
 
 
 def rounded(seed):
@@ -172,9 +172,9 @@ def test_the_order_of_files_does_not_matter_even_with_ties(seed, shuffle):
     query, gallery = rounded(seed)
     rng = np.random.default_rng(shuffle)
     moved = rng.permutation(len(query.ids)), rng.permutation(len(gallery.ids))
-    for protocol in PROTOCOLS:
+    for protocol in WHOLE:             # drawn galleries are drawn by position
         before = score(query, gallery, protocol)
-        after = score(take(query, moved[0]), take(gallery, moved[1]), protocol)
+        after = score(query.take(moved[0]), gallery.take(moved[1]), protocol)
         after = after.iloc[np.argsort(moved[0])].reset_index(drop=True)
         pd.testing.assert_frame_equal(before, after)
         assert before["AP"].dropna().between(0, 1).all()
@@ -210,6 +210,33 @@ def test_a_perfect_embedding_scores_one(seed):
 def test_blocks_do_not_matter(monkeypatch):
     query, gallery = random_pair(3)
     whole = evaluate(query, gallery)
-    monkeypatch.setattr("reidlib.scoring.ENTRIES", 1)
+    monkeypatch.setattr("reidlib.matching.ENTRIES", 1)
     for a, b in zip(whole, evaluate(query, gallery), strict=True):
         pd.testing.assert_frame_equal(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_single_shot_equals_scoring_each_drawn_gallery_slowly(seed):
+    query, gallery = random_pair(seed)
+    drawn = draw_galleries(gallery, PROTOCOLS["single-shot"].draws)
+    values = []
+    for draw in range(drawn.shape[1]):
+        small = gallery.take(np.flatnonzero(drawn[:, draw]))
+        pairs = list(zip(small.ids.tolist(), small.cams.tolist(), strict=True))
+        everyone = zip(gallery.ids.tolist(), gallery.cams.tolist(), strict=True)
+        assert len(set(pairs)) == len(pairs)
+        assert set(pairs) == {pair for pair in everyone if pair[0] != "-1"}
+        values.append(slow_scores(query, small, "standard", "none"))
+    table = summarise_queries(score(query, gallery, "single-shot"), "single-shot")
+    for name in ("mAP", "rank1", "rank5"):
+        assert table[name] == approx(np.mean([v[name] for v in values]))
+    assert len({v["mAP"] for v in values}) > 10
+
+
+def test_reranked_scores_are_those_of_the_reranked_distances():
+    query, gallery = random_pair(2)
+    distance = rerank(query.emb, gallery.emb)
+    own = score(query, gallery, "standard", reranked=True)
+    given = find_matches(query, gallery, lambda rows: -distance[rows])
+    pd.testing.assert_frame_equal(own, score_queries(query, given, "standard"))
+    assert not own["AP"].equals(score(query, gallery, "standard")["AP"])

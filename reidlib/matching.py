@@ -1,0 +1,231 @@
+"""Where each match ranks, for every protocol, in one pass and bounded memory.
+
+Per block of queries: one matrix product, the similarities of the matches picked out, each row
+sorted by *value* (no argsort), and for each match the number of wrong images at least as similar by
+binary search. What a protocol drops is subtracted afterwards, so that all protocols cost one sort.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
+
+from reidlib.protocols import JUNK_ID, Protocol
+from reidlib.reranking import rerank
+from reidlib.retrieval import Embedded, check_pair
+
+ENTRIES = 2 ** 22          # similarities of one block of queries, 16 MB
+WORKERS = os.cpu_count() or 1  # threads, each with its own product and sort
+RERANKING = (20, 6, 0.3)   # k1, k2 and lambda of Zhong et al. 2017
+Similarity = Callable[[slice], np.ndarray | torch.Tensor]  # rows of queries -> (row, gallery)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Every (query, gallery image of the same person) pair, query by query, nearest first.
+
+    One entry a pair: what a protocol needs to know to rank it. ``wrong`` and ``junk`` count the
+    other people's images and the junk images that are at least as similar, so a tie never helps.
+    """
+
+    query: np.ndarray        # (pair,) query index, ascending
+    same_camera: np.ndarray  # (pair,) bool
+    copy: np.ndarray         # (pair,) bool, byte-identical to the query
+    wrong: np.ndarray        # (pair,) wrong images at least as similar, junk left out
+    junk: np.ndarray         # (pair,) junk images at least as similar
+    wrong_copies: np.ndarray  # (pair,) of these two, those byte-identical to the query
+    drawn: np.ndarray        # (pair, draw) bool, the image is in that drawn gallery
+    drawn_wrong: np.ndarray  # (pair, draw) ``wrong`` of that drawn gallery
+    n_query: int
+
+    def ranks(self, protocol: Protocol, draw: int | None = None
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ranks of the matches that count, how many each query has, and which queries have any."""
+        keep = np.ones(len(self.query), bool) if draw is None else self.drawn[:, draw].copy()
+        if protocol.drop_same_camera:
+            keep &= ~self.same_camera
+        if protocol.drop_copies:
+            keep &= ~self.copy
+        wrong = (self.wrong if draw is None else self.drawn_wrong[:, draw])[keep].astype(np.int64)
+        if not protocol.drop_junk:
+            wrong += self.junk[keep]
+        if protocol.drop_copies:
+            wrong -= self.wrong_copies[keep]
+        counts = np.bincount(self.query[keep], minlength=self.n_query)
+        scored = np.flatnonzero(counts)
+        counts = counts[scored]
+        own = np.arange(1, len(wrong) + 1) - np.repeat(np.cumsum(counts) - counts, counts)
+        return wrong + own, counts, scored
+
+
+def cosine(query: Embedded, gallery: Embedded, flip: str = "none", reranked: bool = False,
+           device: torch.device | None = None) -> Similarity:
+    """Cosine similarity of a block of queries to the gallery; see ``retrieval.FLIPS``.
+
+    ``reranked``: the negated distance after k-reciprocal re-ranking instead, for which the whole
+    (query, gallery) matrix is held. On ``device`` (CUDA) products, sorts and searches are torch's,
+    else NumPy's, whose sort of float32 values is many times faster on a CPU.
+    """
+    check_pair(query, gallery, flip)
+    a, b = query.features(flip != "none"), gallery.features(flip == "both")
+    if reranked:
+        distance = rerank(a, b, *RERANKING)
+        return lambda rows: -distance[rows]
+    if device is not None:
+        a, b = (torch.from_numpy(features).to(device) for features in (a, b))
+    return lambda rows: a[rows] @ b.T
+
+
+def find_matches(query: Embedded, gallery: Embedded, similarity: Similarity,
+                 n_draws: int = 0) -> Matches:
+    """Rank all matches of all queries, in the whole gallery and in ``n_draws`` drawn ones.
+
+    A drawn gallery has one random image per identity and camera, without junk, seeded by its
+    number.
+    """
+    ids, cams, content = (_codes(getattr(query, name), getattr(gallery, name))
+                          for name in ("ids", "cams", "sha256"))
+    plan = _Plan(*ids, *_same_person(*ids), _wrong_copies(ids, content),
+                 np.flatnonzero(gallery.ids == JUNK_ID), draw_galleries(gallery, n_draws))
+    n, step = len(query.ids), max(1, ENTRIES // len(gallery.ids))
+    blocks = [slice(i, min(i + step, n)) for i in range(0, n, step)]
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(WORKERS) as pool:
+        done = list(pool.map(lambda rows: _rank_block(similarity(rows), rows, plan), blocks))
+    column, wrong, in_junk, in_copies, in_drawn = (
+        np.concatenate(part) for part in zip(*done, strict=True))
+    return Matches(plan.row, cams[0][plan.row] == cams[1][column],
+                   content[0][plan.row] == content[1][column], wrong, in_junk, in_copies,
+                   plan.drawn[column], in_drawn, n)
+
+
+def draw_galleries(gallery: Embedded, n_draws: int) -> np.ndarray:
+    """(image, draw) bool: one random image per identity and camera in each draw, never junk."""
+    drawn = np.zeros((len(gallery.ids), n_draws), bool)
+    group = pd.DataFrame({"id": gallery.ids, "cam": gallery.cams}).groupby(["id", "cam"]).ngroup()
+    group = group.to_numpy()
+    for draw in range(n_draws):
+        shuffled = np.random.default_rng(draw).permutation(len(group))
+        _, first = np.unique(group[shuffled], return_index=True)
+        drawn[shuffled[first], draw] = True
+    return drawn & (gallery.ids != JUNK_ID)[:, None]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all blocks share. ``bounds[i]:bounds[i + 1]`` are the pairs of query i."""
+
+    query_ids: np.ndarray      # whole numbers
+    gallery_ids: np.ndarray
+    row: np.ndarray            # (pair,) query
+    column: np.ndarray         # (pair,) gallery image of the same person
+    bounds: np.ndarray
+    wrong_copies: dict[int, np.ndarray]  # query -> gallery columns
+    junk: np.ndarray           # gallery columns
+    drawn: np.ndarray          # (gallery, draw) bool
+
+
+def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole numbers in place of text, equal where the text is equal."""
+    codes, _ = pd.factorize(np.concatenate([query, gallery]).astype(object))
+    return codes[:len(query)], codes[len(query):]
+
+
+def _same_person(query: np.ndarray, gallery: np.ndarray
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All (row, column) pairs of one person, row by row, and the bounds of each row's."""
+    by_id = np.argsort(gallery, kind="stable")
+    low, high = (np.searchsorted(gallery[by_id], query, side) for side in ("left", "right"))
+    bounds = np.concatenate([[0], np.cumsum(high - low)])
+    row = np.repeat(np.arange(len(query)), high - low)
+    return row, by_id[low[row] + np.arange(len(row)) - bounds[row]], bounds
+
+
+def _wrong_copies(ids: tuple, content: tuple) -> dict[int, np.ndarray]:
+    """Gallery columns with a query's bytes but another identity, for the queries that have any."""
+    found = {}
+    for i in np.flatnonzero(np.isin(*content)).tolist():
+        columns = np.flatnonzero((content[1] == content[0][i]) & (ids[1] != ids[0][i]))
+        if len(columns):
+            found[i] = columns
+    return found
+
+
+def _rank_block(similarity, rows: slice, plan: _Plan) -> tuple[np.ndarray, ...]:
+    """Column of each pair, nearest first; wrong, junk, wrong copies, and wrong of each draw."""
+    own = slice(plan.bounds[rows.start], plan.bounds[rows.stop])
+    row, column = plan.row[own] - rows.start, plan.column[own]
+    bounds = plan.bounds[rows.start:rows.stop + 1] - plan.bounds[rows.start]
+    value = _numpy(similarity[row, column])
+    nearest = np.lexsort((-value, row))
+    column, value = column[nearest], value[nearest]
+    in_copies = np.zeros(len(row), np.int64)
+    for i in [i for i in plan.wrong_copies if rows.start <= i < rows.stop]:
+        pair = slice(*bounds[i - rows.start:i - rows.start + 2])
+        theirs = _numpy(similarity[i - rows.start][plan.wrong_copies[i]])
+        in_copies[pair] = (theirs[None, :] >= value[pair, None]).sum(1)
+    in_drawn = _count_drawn(_numpy(similarity), value, bounds, rows, plan)
+    in_junk = np.zeros(len(row), np.int64)
+    if len(plan.junk):
+        in_junk = _count_at_least(similarity[:, plan.junk], value, bounds)
+        similarity[:, plan.junk] = -np.inf
+    return (column, _count_at_least(similarity, value, bounds) - _ties_last(row, value, bounds),
+            in_junk, in_copies, in_drawn)
+
+
+def _count_drawn(similarity: np.ndarray, value: np.ndarray, bounds: np.ndarray, rows: slice,
+                 plan: _Plan) -> np.ndarray:
+    """(pair, draw): wrong images of each drawn gallery that are at least as similar.
+
+    Only what is at least as similar as a query's farthest match is looked at.
+    """
+    counts = np.zeros((len(value), plan.drawn.shape[1]), np.uint16)
+    if not counts.size:
+        return counts
+    drawn = plan.drawn.view(np.uint8)
+    for line, person, a, b in zip(similarity, plan.query_ids[rows], bounds[:-1].tolist(),
+                                  bounds[1:].tolist(), strict=True):
+        if a == b:
+            continue
+        near = np.flatnonzero(line >= value[b - 1])
+        near = near[plan.gallery_ids[near] != person]
+        near = near[np.argsort(-line[near])]
+        n = len(near) - np.searchsorted(line[near][::-1], value[a:b])
+        ends, place = np.unique(n[n > 0], return_inverse=True)
+        if len(ends):
+            between = np.add.reduceat(drawn.take(near[:ends[-1]], axis=0), [0, *ends[:-1]],
+                                      dtype=np.uint16)
+            counts[a:b][n > 0] = between.cumsum(axis=0, dtype=np.uint16)[place]
+    return counts
+
+
+def _count_at_least(similarity, value: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """How many entries of its row are at least as large as each value; sorts ``similarity``."""
+    n = similarity.shape[1]
+    if isinstance(similarity, torch.Tensor):
+        padded = torch.full((len(bounds) - 1, int(np.diff(bounds).max(initial=0))), torch.inf)
+        row = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        place = row, np.arange(len(row)) - bounds[row]
+        padded[place] = torch.from_numpy(value)
+        below = torch.searchsorted(similarity.sort(dim=1).values, padded.to(similarity.device))
+        return n - below.cpu().numpy()[place]
+    similarity.sort(axis=1)
+    below = [line.searchsorted(value[a:b]) for line, a, b in
+             zip(similarity, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)]
+    return n - np.concatenate(below)
+
+
+def _ties_last(row: np.ndarray, value: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """How many of a query's own pairs are at least as similar as each, itself included."""
+    last = np.ones(len(row), bool)
+    last[:-1] = (row[1:] != row[:-1]) | (value[1:] != value[:-1])
+    ends = np.flatnonzero(last)
+    return ends[np.searchsorted(ends, np.arange(len(row)))] + 1 - bounds[row]
+
+
+def _numpy(values) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
