@@ -84,11 +84,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the results: the weights of a preset and how its queries are embedded."""
+    """One row of the results: the weights of a preset and how its images are retrieved."""
 
     label: str
     preset: str
-    flip: str  # "none" | "query" | "both", see retrieval.flip_features
+    flip: str  # "none" | "query" | "both", see retrieval.rank_gallery
+    reranked: bool = False
 
 
 VARIANTS = (
@@ -97,6 +98,7 @@ VARIANTS = (
     Variant("+ y-pooling", "ypool", "none"),
     Variant("+ AM-Softmax, triplet", "improved", "none"),
     Variant("+ flipped query", "improved", "query"),
+    Variant("+ re-ranking", "improved", "query", reranked=True),  # ours, not the paper's
 )
 
 

@@ -26,15 +26,25 @@ from reidlib.data import (
 from reidlib.drawing import SyntheticSpec
 from reidlib.losses import ReidLoss
 from reidlib.manifest import Dataset, load_manifest, write_manifest
+from reidlib.matching import cosine
 from reidlib.models import LATransformer, build_backbone
 from reidlib.paths import Workspace, whole_file
 from reidlib.progress import say
 from reidlib.protocols import PROTOCOLS
 from reidlib.readers import locate, read_dataset
-from reidlib.results import publish_run, read_run, read_study, write_run, write_study
-from reidlib.retrieval import Embedded, Ranking, embed, rank_gallery
-from reidlib.scoring import evaluate
+from reidlib.results import (
+    publish_run,
+    read_run,
+    read_study,
+    write_csv,
+    write_run,
+    write_study,
+)
+from reidlib.retrieval import FLIPS, Embedded, Ranking, embed, rank_gallery
+from reidlib.scoring import evaluate, true_positive_rates
 from reidlib.synthetic import write_dataset
+
+RULES = [asdict(protocol) for protocol in PROTOCOLS.values()]
 
 
 def prepare_study(study: Study, workspace: Workspace) -> Dataset:
@@ -106,10 +116,13 @@ class Experiment:
         """The record of one run, trained now unless it is finished."""
         config = self.study.config(preset, seed)
         folder = self._folder(config)
-        if (folder / "run.json").is_file():
-            say(f"{config.run_id}: finished before, not trained again")
-        else:
+        if not (folder / "run.json").is_file():
             self._train(config, folder)
+        elif read_run(folder)["protocols"] != RULES:
+            say(f"{config.run_id}: protocols have changed, saved embeddings scored again")
+            self._score(config, folder, read_run(folder)["cost"])
+        else:
+            say(f"{config.run_id}: finished before, not trained again")
         target = self.workspace.runs / config.run_id
         publish_run(folder, target)
         return read_run(target)
@@ -154,32 +167,39 @@ class Experiment:
         model, history = train(config, self._images["train"], self._split("train")["id"].tolist(),
                                self.device, checkpoint, key)
         start = time.perf_counter()
-        query, gallery = (self._embed(model, split, folder) for split in ("query", "gallery"))
-        embed_seconds = time.perf_counter() - start
-        scores, per_query, cmc = evaluate(query, gallery)
+        for split in ("query", "gallery"):
+            self._embed(model, split, folder)
+        cost = {"train_seconds": sum(row["seconds"] for row in history),
+                "embed_seconds": time.perf_counter() - start,
+                "hardware": repro.hardware(self.device), "versions": repro.versions(),
+                "commit": repro.git_commit()}
         with whole_file(folder / "weights.safetensors") as partial:
             save_file(model.state_dict(), partial)
-        record = {
-            "run_id": config.run_id, "study": self.study.name, "preset": config.preset,
-            "seed": config.seed, "config": asdict(config), "fingerprint": key,
-            "data": {"name": self.dataset.name, "checksum": self.dataset.checksum,
-                     "counts": self.dataset.counts().to_dict("index")},
-            "protocols": [asdict(p) for p in PROTOCOLS.values()],
-            "scores": scores.astype(object).where(scores.notna(), None).to_dict("records"),
-            "train_seconds": sum(row["seconds"] for row in history),
-            "embed_seconds": embed_seconds, "hardware": repro.hardware(self.device),
-            "versions": repro.versions(), "commit": repro.git_commit(),
-        }
-        columns = ["epoch", "loss", "accuracy", "images", "seconds"]
-        tables = {"history": pd.DataFrame(history, columns=None if history else columns),
-                  "per_query": per_query, "cmc": cmc}
-        write_run(folder, record, tables)
+        names = None if history else ["epoch", "loss", "accuracy", "images", "seconds"]
+        write_csv(folder / "history.csv", pd.DataFrame(history, columns=names))
+        self._score(config, folder, cost)
         checkpoint.unlink(missing_ok=True)
 
-    def _embed(self, model: LATransformer, split: str, folder: Path) -> Embedded:
+    def _score(self, config: TrainConfig, folder: Path, cost: dict) -> None:
+        """Score a run's saved embeddings and write its record, which says that it is finished."""
+        query, gallery = (Embedded.load(folder / f"{split}.npz") for split in ("query", "gallery"))
+        scores, per_query, cmc = evaluate(query, gallery)
+        rates = [true_positive_rates(query, gallery, cosine(query, gallery, flip)).assign(flip=flip)
+                 for flip in FLIPS]
+        write_run(folder, {
+            "run_id": config.run_id, "study": self.study.name, "preset": config.preset,
+            "seed": config.seed, "config": asdict(config),
+            "fingerprint": config.fingerprint(self.dataset.checksum),
+            "data": {"name": self.dataset.name, "checksum": self.dataset.checksum,
+                     "counts": self.dataset.counts().to_dict("index")},
+            "protocols": RULES, "cost": cost,
+            "scores": scores.astype(object).where(scores.notna(), None).to_dict("records"),
+            "verification": pd.concat(rates).to_dict("records"),
+        }, {"per_query": per_query, "cmc": cmc})
+
+    def _embed(self, model: LATransformer, split: str, folder: Path) -> None:
         part = self._split(split)
         emb, mirrored = embed(model, self._images[split])
         text = {name: part[name].to_numpy(str) for name in ("id", "cam", "path", "sha256")}
         embedded = Embedded(emb, mirrored, text["path"], text["id"], text["cam"], text["sha256"])
         embedded.save(folder / f"{split}.npz")
-        return embedded

@@ -25,7 +25,7 @@ from reidlib.paths import whole_file
 P = ParamSpec("P")
 
 WIDTH = 7.0  # inches; text of 11 points stays readable when the figure fills half a page
-PROTOCOLS = ("standard", "market-matlab", "leak-free", "all-gallery", "lat-top10")
+PROTOCOLS = ("standard", "market-matlab", "single-shot", "leak-free", "all-gallery", "lat-top10")
 PAPER_PROTOCOL = "lat-top10"
 PALETTE = sns.color_palette("colorblind").as_hex()
 INK, GREY = "#333333", PALETTE[7]
@@ -41,6 +41,7 @@ _VARIANTS = (
     (PALETTE[1], "ypool", "+ y-pooling"),
     (PALETTE[4], "+ AM-Softmax, triplet"),
     (PALETTE[2], "improved", "+ flipped query"),
+    (PALETTE[3], "+ re-ranking"),
 )
 VARIANT_COLOURS = {name: colour for colour, *names in _VARIANTS for name in names}
 _SPARE = [c for c in [*PALETTE, "#332288", "#882255", "#000000"] if c not in
@@ -262,6 +263,34 @@ def protocol_gap(scores: pd.DataFrame, metric: str = "mAP") -> Figure:
     handles = [_sample(marker=markers[p], ms=9, mec="white") for p in protocols]
     fig.legend(handles, [_protocol_title(p) for p in protocols], loc="outside lower center",
                ncols=3, title="mean over seeds (small dots: single seeds)")
+    return fig
+
+
+@styled
+def ap_scatter(queries: pd.DataFrame) -> Figure:
+    """Average precision of each query under ``standard`` against the paper's protocol.
+
+    Columns: ``row, path, seed, protocol, AP`` (fraction; NaN is left out); one panel per row, one
+    dot per query and seed. Above the diagonal the paper's protocol is the kinder one.
+    """
+    check_frame(queries, ["row", "path", "seed", "protocol", "AP"],
+                key=["row", "path", "seed", "protocol"])
+    wide = queries.pivot(index=["row", "path", "seed"], columns="protocol", values="AP")
+    wide = wide.dropna().reset_index()
+    rows = in_order(queries["row"])
+    columns, colours = min(len(rows), 3), variant_colours(rows)
+    fig, axes = plt.subplots(ceil(len(rows) / columns), columns, squeeze=False, sharex=True,
+                             sharey=True, figsize=(WIDTH, 2.5 * ceil(len(rows) / columns) + 0.3))
+    for ax, row in zip(axes.flat, rows, strict=False):
+        own = wide[wide["row"] == row]
+        ax.plot([0, 1], [0, 1], color=GREY, lw=1, zorder=1)
+        ax.plot(own["standard"], own[PAPER_PROTOCOL], "o", color=colours[row], ms=5, alpha=0.5,
+                mec="white", clip_on=False, zorder=2)
+        ax.set(title=row, xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    for ax in axes.flat[len(rows):]:
+        ax.remove()
+    fig.supxlabel("AP under standard", fontsize=11)
+    fig.supylabel(f"AP under {_protocol_title(PAPER_PROTOCOL)}", fontsize=11)
     return fig
 
 

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-COLUMNS = {"mAP": "AP", "mINP": "INP", "rank1": "first_hit", "rank5": "first_hit",
-           "rank10": "first_hit"}
+COLUMNS = {"mAP": "AP", "mINP": "INP", "rank1": "rank1", "rank5": "rank5", "rank10": "rank10"}
 BLOCK = 1_000_000  # people drawn at once: some 30 MB, however many resamples
 TIE = 12  # decimals: resampled differences nearer than that are equal, whatever order they add in
 
@@ -102,10 +101,7 @@ def _queries_by_seed(per_query: pd.DataFrame, score: str) -> pd.DataFrame:
         query = scored[twice].iloc[0]
         raise ValueError(f"query {query['path']} is there twice for seed {query['seed']}: give one "
                          "preset, protocol and flip")
-    values = scored[COLUMNS[score]]
-    if score.startswith("rank"):
-        values = (values <= int(score.removeprefix("rank"))).astype(float)
-    table = scored.assign(value=values).pivot(index=["id", "path"], columns="seed", values="value")
+    table = scored.pivot(index=["id", "path"], columns="seed", values=COLUMNS[score])
     partly = table.index[table.isna().any(axis=1)]
     if len(partly):
         raise ValueError(f"{len(partly)} queries are not scored in every seed, or not as the same "

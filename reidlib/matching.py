@@ -77,7 +77,7 @@ def cosine(query: Embedded, gallery: Embedded, flip: str = "none", reranked: boo
         distance = rerank(a, b, *RERANKING)
         return lambda rows: -distance[rows]
     if device is not None:
-        a, b = (torch.from_numpy(features).to(device) for features in (a, b))
+        a, b = (torch.fromto_numpy(features).to(device) for features in (a, b))
     return lambda rows: a[rows] @ b.T
 
 
@@ -160,15 +160,15 @@ def _rank_block(similarity, rows: slice, plan: _Plan) -> tuple[np.ndarray, ...]:
     own = slice(plan.bounds[rows.start], plan.bounds[rows.stop])
     row, column = plan.row[own] - rows.start, plan.column[own]
     bounds = plan.bounds[rows.start:rows.stop + 1] - plan.bounds[rows.start]
-    value = _numpy(similarity[row, column])
+    value = to_numpy(similarity[row, column])
     nearest = np.lexsort((-value, row))
     column, value = column[nearest], value[nearest]
     in_copies = np.zeros(len(row), np.int64)
     for i in [i for i in plan.wrong_copies if rows.start <= i < rows.stop]:
         pair = slice(*bounds[i - rows.start:i - rows.start + 2])
-        theirs = _numpy(similarity[i - rows.start][plan.wrong_copies[i]])
+        theirs = to_numpy(similarity[i - rows.start][plan.wrong_copies[i]])
         in_copies[pair] = (theirs[None, :] >= value[pair, None]).sum(1)
-    in_drawn = _count_drawn(_numpy(similarity), value, bounds, rows, plan)
+    in_drawn = _count_drawn(to_numpy(similarity), value, bounds, rows, plan)
     in_junk = np.zeros(len(row), np.int64)
     if len(plan.junk):
         in_junk = _count_at_least(similarity[:, plan.junk], value, bounds)
@@ -210,7 +210,7 @@ def _count_at_least(similarity, value: np.ndarray, bounds: np.ndarray) -> np.nda
         padded = torch.full((len(bounds) - 1, int(np.diff(bounds).max(initial=0))), torch.inf)
         row = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
         place = row, np.arange(len(row)) - bounds[row]
-        padded[place] = torch.from_numpy(value)
+        padded[place] = torch.fromto_numpy(value)
         below = torch.searchsorted(similarity.sort(dim=1).values, padded.to(similarity.device))
         return n - below.cpu().numpy()[place]
     similarity.sort(axis=1)
@@ -227,5 +227,5 @@ def _ties_last(row: np.ndarray, value: np.ndarray, bounds: np.ndarray) -> np.nda
     return ends[np.searchsorted(ends, np.arange(len(row)))] + 1 - bounds[row]
 
 
-def _numpy(values) -> np.ndarray:
+def to_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
     return values.cpu().numpy() if isinstance(values, torch.Tensor) else values

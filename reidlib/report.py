@@ -1,4 +1,4 @@
-"""Run records -> tables, sentences and pages. Every number comes from a file that a run wrote."""
+"""Tables -> sentences and pages: report.md, the README's results."""
 
 import re
 from collections.abc import Sequence
@@ -15,12 +15,22 @@ from reidlib.results import (
     percent,
     read_study,
     score_table,
-    summarise,
     to_markdown,
     write_csv,
 )
+from reidlib.tables import (
+    SHOWN,
+    cost,
+    device_name,
+    every_protocol,
+    headline,
+    protocol_rules,
+    query_rows,
+    steps,
+    steps_table,
+    verification,
+)
 
-SHOWN = ("standard", "lat-top10")  # the honest protocol and the paper's, always side by side
 README_STUDIES = ("synthetic", "pku-reid")
 PRESETS_IN_REPORT = tuple(dict.fromkeys(v.preset for v in VARIANTS))
 
@@ -32,60 +42,6 @@ def load_records(workspace: Workspace) -> tuple[Study, list[dict]]:
     for preset in PRESETS_IN_REPORT:
         records += collect_runs(study, workspace, [preset], notebooks.get(preset, "04_ablations"))
     return study, records
-
-
-def headline(records: Sequence[dict]) -> pd.DataFrame:
-    """One line a results row: rank-1 and mAP (percent) per protocol, and the paper's own."""
-    table = summarise(by_variant(score_table(records)))
-    paper = paper_scores().set_index("row")
-    lines = []
-    for label in table["row"].unique():
-        line = {"model": label}
-        for protocol in SHOWN:
-            scores = table[(table["row"] == label) & (table["protocol"] == protocol)].iloc[0]
-            for score, name in (("rank1", "rank-1"), ("mAP", "mAP")):
-                line[f"{protocol} {name}"] = percent(scores[f"{score}_mean"],
-                                                     scores[f"{score}_std"])
-        published = paper.loc[label] if label in paper.index else {}
-        line["paper rank-1"] = percent(published.get("rank1"))
-        line["paper mAP"] = percent(published.get("mAP"))
-        lines.append(line)
-    return pd.DataFrame(lines)
-
-
-def every_protocol(records: Sequence[dict], score: str = "mAP") -> pd.DataFrame:
-    """The same embeddings under every protocol: one column a protocol, in percent."""
-    table = summarise(by_variant(score_table(records)))
-    cells = [percent(m, s) for m, s in zip(table[f"{score}_mean"], table[f"{score}_std"],
-                                           strict=True)]
-    names = [p["name"] for p in records[0]["protocols"]]
-    wide = table.assign(cell=cells).pivot(index="row", columns="protocol", values="cell")[names]
-    return wide.reset_index(names="model").rename_axis(columns=None).astype(str)
-
-
-def protocol_rules(records: Sequence[dict]) -> pd.DataFrame:
-    """What each protocol counts, as the runs recorded it."""
-    def mark(dropped: bool) -> str:
-        return "dropped" if dropped else "kept"
-
-    return pd.DataFrame([{
-        "protocol": p["name"], "same person, same camera": mark(p["drop_same_camera"]),
-        "junk": mark(p["drop_junk"]),
-        "copies of the query": mark(p["drop_copies"] or p["drop_same_camera"]),
-        "average precision": (f"{p['depth']} nearest, divided by the hits found" if p["depth"]
-                              else f"full ranking, {p['rule']} rule"),
-        "source": p["source"]} for p in records[0]["protocols"]])
-
-
-def cost(records: Sequence[dict]) -> pd.DataFrame:
-    """What each preset took: epochs, minutes of training a run, and on what."""
-    rows = pd.DataFrame([{"preset": r["preset"], "epochs": r["config"]["epochs"],
-                          "minutes": r["train_seconds"] / 60, "device": _device(r)}
-                         for r in records])
-    table = rows.groupby(["preset", "epochs", "device"], sort=False)["minutes"]
-    table = table.agg(["count", "mean"]).reset_index()
-    table["mean"] = table["mean"].map("{:.1f}".format)
-    return table.rename(columns={"count": "runs", "mean": "minutes a run"})
 
 
 def setting(study: Study, records: Sequence[dict]) -> str:
@@ -101,11 +57,11 @@ def setting(study: Study, records: Sequence[dict]) -> str:
             f"({'mean ± standard deviation' if len(study.seeds) > 1 else 'one seed: no spread'}).")
 
 
-def verdicts(study: Study, records: Sequence[dict]) -> list[str]:
+def verdicts(records: Sequence[dict], changes: pd.DataFrame) -> list[str]:
     """One sentence a row of the paper: does it reproduce, and what does the step add?
 
     A row reproduces where rank-1 and mAP under ``lat-top10`` are within one query's weight of the
-    paper's; on other data than the paper's only the steps are compared.
+    paper's; on other data than the paper's only the steps are compared. ``changes``: ``steps``.
     """
     scores = by_variant(score_table(records))
     same_data = records[0]["data"]["name"]
@@ -116,9 +72,7 @@ def verdicts(study: Study, records: Sequence[dict]) -> list[str]:
         if row.dataset == same_data:
             sentence += _level(ours, row)
         if i:
-            above = {p: scores[(scores["row"] == paper["row"][i - 1]) & (scores["protocol"] == p)]
-                     for p in SHOWN}
-            sentence += _step(ours, above, row.mAP - paper["mAP"][i - 1])
+            sentence += _step(changes[changes["row"] == row.row], row.mAP - paper["mAP"][i - 1])
         elif row.dataset != same_data:
             sentence += _plain(ours)
         sentences.append(sentence.strip())
@@ -149,20 +103,17 @@ def _plain(ours: dict[str, pd.DataFrame]) -> str:
             "paper's, so only the steps below can be compared with it.")
 
 
-def _step(ours: dict[str, pd.DataFrame], above: dict[str, pd.DataFrame], published: float) -> str:
-    parts = []
-    for protocol in SHOWN:
-        gain = (ours[protocol].set_index("seed")["mAP"] - above[protocol].set_index("seed")["mAP"])
-        parts.append(f"{percent(gain.mean(), gain.std(), signed=True)} under `{protocol}` (up in "
-                     f"{int((gain > 0).sum())} of {len(gain)} seeds)")
-    return (f"The step changes mAP by {' and '.join(parts)}; in the paper "
+def _step(changes: pd.DataFrame, published: float) -> str:
+    parts = [f"{percent(r.difference, r.std, True, (r.low, r.high))} under `{r.protocol}` "
+             f"({r.verdict}; up in {r.seeds_up} of {r.seeds} seeds)" for r in changes.itertuples()]
+    return (f"The step changes mAP by {' and '.join(parts)}; in the paper by "
             f"{percent(published, signed=True)}.")
 
 
-def summary(study: Study, records: Sequence[dict]) -> str:
-    """What the README shows of a study: its setting and its results."""
+def summary(study: Study, records: Sequence[dict], table: pd.DataFrame) -> str:
+    """What the README shows of a study: its setting and its results (``headline``)."""
     link = f"Everything else: [report](reports/{study.name}/report.md)."
-    return f"{setting(study, records)} {link}\n\n{to_markdown(headline(records))}\n"
+    return f"{setting(study, records)} {link}\n\n{to_markdown(table)}\n"
 
 
 def write_report(workspace: Workspace) -> Path:
@@ -171,33 +122,57 @@ def write_report(workspace: Workspace) -> Path:
     Returns the path of ``report.md``.
     """
     study, records = load_records(workspace)
+    queries = query_rows(records)
+    table, changes = headline(queries), steps(queries)
     audit = pd.read_csv(workspace.tables / "audit.csv")
-    write_csv(workspace.tables / "scores.csv", by_variant(score_table(records)))
-    write_csv(workspace.tables / "headline.csv", headline(records))
+    for name, content in {"scores": by_variant(score_table(records)), "headline": table,
+                          "steps": changes, "verification": verification(records)}.items():
+        write_csv(workspace.tables / f"{name}.csv", content)
     figures = [f"![{title}](figures/{name}.png)" for name, title in FIGURES.items()
                if (workspace.figures / f"{name}.png").is_file()]
     page = "\n\n".join([
         f"# Report: study `{study.name}`", setting(study, records),
-        "## Results", to_markdown(headline(records)), HEADLINE_NOTE,
-        "## Does the paper hold?", "\n".join(f"- {s}" for s in verdicts(study, records)),
+        "## Results", to_markdown(table), HEADLINE_NOTE, sampling_note(queries),
+        "## Does the paper hold?", "\n".join(f"- {s}" for s in verdicts(records, changes)),
+        "## Is each step real?", to_markdown(steps_table(changes)), STEPS_NOTE,
         "## The same embeddings under every protocol", "mAP, percent:",
-        to_markdown(every_protocol(records)), to_markdown(protocol_rules(records)),
+        to_markdown(every_protocol(records)),
+        to_markdown(protocol_rules(records[0]["protocols"])),
+        "## Verification", to_markdown(verification(records)), VERIFICATION_NOTE,
         "## Figures", *figures,
         "## The data", "\n".join(f"- {words}" for words in audit["words"]),
         "## Cost, hardware, versions", to_markdown(cost(records)), environment(records),
         "## How to reproduce", f"```\n{command(study, records)}\n```"])
-    write_text(workspace.reports / "summary.md", summary(study, records))
+    write_text(workspace.reports / "summary.md", summary(study, records, table))
     return write_text(workspace.reports / "report.md", page + "\n")
 
 
+def sampling_note(queries: pd.DataFrame) -> str:
+    """How many people the intervals rest on, and what that means for them."""
+    people = queries.dropna(subset="AP")["id"].nunique()
+    small = (" With so few people a nominal 95 % interval holds the truth in about 90 % of cases: "
+             "read it as too narrow." if people < 20 else "")
+    return f"Intervals rest on {people} query identities.{small}"
+
+
 HEADLINE_NOTE = (
-    "All values are percent. `standard` ignores gallery images of the query's own camera; "
-    "`lat-top10` is what the paper reports: same camera and copies kept, the 10 nearest only. "
-    "The `paper` columns are quoted from it, on its own images.")
+    "All values are percent: mean ± standard deviation over seeds [95 % bootstrap interval over "
+    "query identities]. `standard` ignores gallery images of the query's own camera; `lat-top10` "
+    "is what the paper reports: same camera and copies kept, the 10 nearest only. The `paper` "
+    "columns are quoted from it, on its own images. Re-ranking is not in the paper.")
+STEPS_NOTE = (
+    "Percentage points, paired over queries: difference ± standard deviation over seeds [95 % "
+    "bootstrap interval over identities, 10,000 resamples]. A step is better or worse where the "
+    "interval leaves 0 out; it speaks of other people with these trained models, not of other "
+    "seeds. No correction for several comparisons.")
+VERIFICATION_NOTE = (
+    "Is this pair one person? True pairs accepted (percent) where at most the named share of false "
+    "pairs is, over the pairs that `standard` counts.")
 
 FIGURES = {
     "ablation": "mAP and rank-1 of every row under the standard and the paper's protocol",
     "protocol_gap": "the same embeddings under every protocol",
+    "ap_scatter": "average precision of every query under both protocols",
     "cmc": "CMC curves",
     "learning_curves": "learning curves",
     "tsne": "t-SNE of the gallery, baseline and improved",
@@ -208,9 +183,9 @@ FIGURES = {
 
 def environment(records: Sequence[dict]) -> str:
     """Versions, hardware and commit of the runs; says so where they differ."""
-    versions = {", ".join(f"{k} {v}" for k, v in r["versions"].items()) for r in records}
-    commits = sorted({r["commit"] for r in records})
-    devices = sorted({_device(r) for r in records})
+    versions = {", ".join(f"{k} {v}" for k, v in r["cost"]["versions"].items()) for r in records}
+    commits = sorted({r["cost"]["commit"] for r in records})
+    devices = sorted({device_name(r) for r in records})
     return (f"Hardware: {'; '.join(devices)}. Versions: {' / '.join(sorted(versions))}. "
             f"Commit: {', '.join(commits)}.")
 
@@ -245,8 +220,3 @@ def update_readme(root: Path) -> None:
     if path.is_file():
         write_text(path, replace_block(path.read_text(encoding="utf-8"), "results",
                                        readme_block(root)))
-
-
-def _device(record: dict) -> str:
-    hardware = record["hardware"]
-    return hardware.get("gpu") or f"{hardware['cpu']}, {hardware['threads']} CPU threads"

@@ -12,6 +12,7 @@ from reidlib.config import VARIANTS, Study
 from reidlib.paths import Workspace, whole_file, write_text
 
 RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
+VALUES = ["AP", "INP", "first_hit", "rank1", "rank5", "rank10"]  # of one query
 SCORES = ["mAP", "mINP", "rank1", "rank5", "rank10"]
 PAPER = Path(__file__).with_name("paper.csv")
 
@@ -92,15 +93,15 @@ def read_tables(records: Sequence[dict], name: str) -> pd.DataFrame:
     """The runs' ``history``, ``per_query`` or ``cmc`` tables, one below the other."""
     text = {"path": str, "id": str, "cam": str}  # "001" and "NA" are identities
     tables = [pd.read_csv(r["folder"] / f"{name}.csv", dtype=text, keep_default_na=False,
-                          na_values={"AP": "", "INP": "", "first_hit": ""})
+                          na_values=dict.fromkeys(VALUES, ""))
               .assign(run=r["run_id"], preset=r["preset"], seed=r["seed"]) for r in records]
     return pd.concat(tables, ignore_index=True)
 
 
 def by_variant(table: pd.DataFrame) -> pd.DataFrame:
-    """Pick each results row's preset and flip out of a long table; adds ``row``, in order."""
-    parts = [table[(table["preset"] == v.preset) & (table["flip"] == v.flip)].assign(row=v.label)
-             for v in VARIANTS]
+    """Pick each results row's preset, flip and re-ranking out of a long table; adds ``row``."""
+    parts = [table[(table["preset"] == v.preset) & (table["flip"] == v.flip)
+                   & (table["reranked"] == v.reranked)].assign(row=v.label) for v in VARIANTS]
     rows = pd.concat(parts, ignore_index=True)
     labels = [v.label for v in VARIANTS if v.label in set(rows["row"])]
     return rows.assign(row=pd.Categorical(rows["row"], labels, ordered=True))
@@ -137,17 +138,21 @@ def paper_scores() -> pd.DataFrame:
     return pd.read_csv(PAPER)
 
 
-def percent(mean: float | None, std: float = float("nan"), signed: bool = False) -> str:
-    """The one place where fractions become percentages."""
+def percent(mean: float | None, std: float = float("nan"), signed: bool = False,
+            ends: tuple[float, float] | None = None) -> str:
+    """The one place where fractions become percentages: mean ± std [low, high]."""
     if pd.isna(mean):
         return "–"
-    return f"{100 * mean:{'+' * signed}.1f}" + ("" if pd.isna(std) else f" ± {100 * std:.1f}")
+    sign = "+" * signed
+    return (f"{100 * mean:{sign}.1f}" + ("" if pd.isna(std) else f" ± {100 * std:.1f}")
+            + (f" [{100 * ends[0]:{sign}.1f}, {100 * ends[1]:{sign}.1f}]" if ends else ""))
 
 
 def to_markdown(table: pd.DataFrame) -> str:
     """A GitHub table; columns of numbers to the right, of text to the left."""
     cells = table.astype(str)
-    marks = ["--:" if cells[name].str.fullmatch(r"[-+–±.\d ]+").all() else ":--" for name in cells]
+    numbers = r"[-+–±.,\d \[\]]+"
+    marks = ["--:" if cells[name].str.fullmatch(numbers).all() else ":--" for name in cells]
     lines = [cells.columns, marks, *cells.to_numpy()]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 

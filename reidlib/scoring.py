@@ -8,12 +8,12 @@ import pandas as pd
 import torch
 
 from reidlib import metrics
-from reidlib.matching import Matches, cosine, find_matches
-from reidlib.protocols import PROTOCOLS, Protocol, get_protocol
+from reidlib.matching import ENTRIES, Matches, Similarity, cosine, find_matches, to_numpy
+from reidlib.protocols import JUNK_ID, PROTOCOLS, Protocol, get_protocol
+from reidlib.results import VALUES
 from reidlib.retrieval import FLIPS, Embedded
 
 RANKS = (1, 5, 10)
-VALUES = ["AP", "INP", "first_hit", *(f"rank{k}" for k in RANKS)]
 CMC_LENGTH = 50
 
 
@@ -99,3 +99,26 @@ def _curve(per_query: pd.DataFrame, n_gallery: int, protocol: str) -> pd.DataFra
     length = min(CMC_LENGTH, n_gallery, get_protocol(protocol).depth or CMC_LENGTH)
     curve = metrics.cmc(per_query["first_hit"].dropna().to_numpy(), length)
     return pd.DataFrame({"rank": np.arange(1, length + 1), "cmc": curve})
+
+
+def true_positive_rates(query: Embedded, gallery: Embedded, similarity: Similarity,
+                        rates: Sequence[float] = (0.001, 0.01, 0.1)) -> pd.DataFrame:
+    """Verification: share of true pairs accepted where at most a share of false ones is.
+
+    Pairs are those that ``standard`` counts; one is accepted if it is more similar than the false
+    pair just beyond the false positive rate. Returns columns ``fpr, tpr``.
+    """
+    junk = gallery.ids == JUNK_ID
+    true, false, n_false = [], np.empty(0, np.float32), 0
+    step = max(1, ENTRIES // len(gallery.ids))
+    for rows in (slice(i, i + step) for i in range(0, len(query.ids), step)):
+        values = to_numpy(similarity(rows))
+        same = query.ids[rows, None] == gallery.ids[None, :]
+        true.append(values[same & (query.cams[rows, None] != gallery.cams[None, :])])
+        wrong = values[~same & ~junk[None, :]]
+        n_false += len(wrong)
+        false = np.concatenate([false, wrong])
+    false[::-1].sort()
+    accepted = np.concatenate(true)
+    beyond = [false[min(int(rate * n_false), n_false - 1)] for rate in rates]
+    return pd.DataFrame({"fpr": rates, "tpr": [float((accepted > v).mean()) for v in beyond]})

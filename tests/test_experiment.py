@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reidlib import experiment, report, results, training
+from reidlib import experiment, report, results, tables, training
 from reidlib.config import VARIANTS, load_study
 from reidlib.data import load_images
 from reidlib.experiment import Experiment, build_model, prepare_study
@@ -38,12 +38,14 @@ def lab(study, tmp_path_factory):
 
 def test_a_run_record_holds_what_a_reader_asks(lab):
     record = lab.run("baseline", 0)
-    assert {(s["protocol"], s["flip"]) for s in record["scores"]} == {
-        (p, f) for p in PROTOCOLS for f in ("none", "query", "both")}
+    assert {(s["protocol"], s["flip"], s["reranked"]) for s in record["scores"]} == {
+        (p, f, r) for p in PROTOCOLS for f in ("none", "query", "both") for r in (False, True)}
     assert record["config"]["epochs"] == 2 and record["data"]["counts"]["query"]["images"] == 8
-    assert record["protocols"][0]["name"] == "standard" and record["versions"]["torch"]
-    assert record["hardware"]["device"] == "cpu" and record["train_seconds"] > 0
-    assert "/" not in record["hardware"]["cpu"]
+    assert record["protocols"][0]["name"] == "standard" and record["cost"]["versions"]["torch"]
+    assert record["cost"]["hardware"]["device"] == "cpu" and record["cost"]["train_seconds"] > 0
+    assert "/" not in record["cost"]["hardware"]["cpu"]
+    assert {(v["flip"], v["fpr"]) for v in record["verification"]} == {
+        (f, rate) for f in ("none", "query", "both") for rate in (0.001, 0.01, 0.1)}
     assert len(results.read_tables([record], "history")) == 2
 
 
@@ -52,9 +54,11 @@ def test_scores_are_those_of_the_per_query_table(lab):
     queries = results.read_tables([record], "per_query")
     for scores in record["scores"]:
         own = queries[(queries["protocol"] == scores["protocol"])
-                      & (queries["flip"] == scores["flip"])]
+                      & (queries["flip"] == scores["flip"])
+                      & (queries["reranked"] == scores["reranked"])]
+        assert len(own) == scores["n_query"]
         assert scores["mAP"] == pytest.approx(own["AP"].mean())
-        assert scores["rank1"] == pytest.approx((own["first_hit"] == 1).mean())
+        assert scores["rank1"] == pytest.approx(own["rank1"].mean())
 
 
 def test_untrained_is_the_baseline_before_its_first_step(lab, study):
@@ -118,6 +122,16 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(study, lab, tmp_path, 
     assert seen == [1] and record["scores"] == lab.run("improved", 0)["scores"]
 
 
+def test_new_protocols_score_the_saved_embeddings_again(lab, monkeypatch):
+    before = lab.run("baseline", 0)
+    path = next(lab.workspace.artifacts.glob("baseline-s0-*")) / "run.json"
+    record = {**json.loads(path.read_text()), "protocols": [], "scores": []}
+    path.write_text(json.dumps(record))
+    monkeypatch.setattr(experiment, "train", None)
+    after = Experiment(lab.workspace, "cpu").run("baseline", 0)
+    assert after["scores"] == before["scores"] and after["cost"] == before["cost"]
+
+
 def test_notebooks_out_of_order_name_the_one_to_run(lab, tmp_path, study):
     empty = Workspace("smoke", tmp_path)
     with pytest.raises(FileNotFoundError, match="run notebook 01_data"):
@@ -144,11 +158,12 @@ def test_report_is_made_of_the_records(lab):
     results.write_csv(lab.workspace.tables / "audit.csv", pd.DataFrame({"words": ["All is well."]}))
     page = report.write_report(lab.workspace).read_text()
     study, records = report.load_records(lab.workspace)
-    table = report.headline(records).set_index("model")
+    table = tables.headline(tables.query_rows(records)).set_index("model")
     assert table.index.tolist() == [v.label for v in VARIANTS]
     score = next(s for s in lab.run("improved", 0)["scores"]
-                 if (s["protocol"], s["flip"]) == ("standard", "query"))
-    assert table.loc["+ flipped query", "standard mAP"] == results.percent(score["mAP"])
+                 if (s["protocol"], s["flip"], s["reranked"]) == ("standard", "query", False))
+    cell = table.loc["+ flipped query", "standard mAP"]
+    assert cell.startswith(results.percent(score["mAP"]) + " [")
     assert table.loc["baseline", "paper mAP"] == "90.8" and "All is well." in page
     assert "make report STUDY=smoke EPOCHS=2 SEEDS=0" in page and "| + y-pooling |" in page
     assert str(lab.workspace.root) not in page

@@ -12,8 +12,8 @@ LAYERS = [
     "config repro protocols",
     "manifest drawing data models losses metrics reranking",
     "readers audit synthetic retrieval training results intervals",
-    "fetch figures matching report",
-    "galleries scoring",
+    "fetch figures matching tables",
+    "galleries scoring report",
     "experiment",
     "pipeline",
 ]

@@ -1,54 +1,101 @@
+import itertools
 import json
+from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from reidlib import report
-from reidlib.config import VARIANTS, load_study
+from reidlib import report, tables
+from reidlib.config import VARIANTS
 from reidlib.paths import ROOT, Workspace
-from reidlib.results import paper_scores
-
-
-def fake_record(preset, seed, levels, data="pku-reid"):
-    """A record whose scores are ``levels[protocol][flip]`` for rank-1 and mAP alike."""
-    scores = [{"protocol": p, "flip": f, "mAP": v, "rank1": v, "rank5": 1.0, "rank10": 1.0,
-               "mINP": None, "n_query": 28, "n_valid_query": 28}
-              for p, flips in levels.items() for f, v in flips.items()]
-    return {"preset": preset, "seed": seed, "scores": scores, "data": {"name": data}}
-
-
-def records(levels, data="pku-reid"):
-    """One seed of every preset: its level under lat-top10, and half of it under standard."""
-    return [fake_record(p, 0, {"lat-top10": {"none": v, "query": v + 0.01},
-                               "standard": {"none": v / 2, "query": v / 2}}, data)
-            for p, v in levels.items()]
-
+from reidlib.protocols import PROTOCOLS
+from reidlib.results import by_variant, paper_scores, to_markdown
 
 LEVELS = {"untrained": 0.5, "baseline": 0.92, "ypool": 0.90, "improved": 0.98}
 
 
+def level(preset, protocol, flip, reranked, levels):
+    value = levels[preset] + 0.01 * (flip == "query") + 0.005 * reranked
+    return value / 2 if protocol == "standard" else value
+
+
+def cells(levels):
+    return [{"preset": preset, "seed": 0, "protocol": protocol, "flip": flip, "reranked": reranked,
+             "value": level(preset, protocol, flip, reranked, levels)}
+            for preset in levels for protocol in ("standard", "lat-top10")
+            for flip in ("none", "query") for reranked in (False, True)]
+
+
+def records(levels, data="pku-reid"):
+    """One seed of every preset: its level under lat-top10, and half of it under standard."""
+    scores = pd.DataFrame(cells(levels)).assign(mINP=None, rank5=1.0, rank10=1.0, n_query=28,
+                                                n_valid_query=28)
+    scores = scores.assign(mAP=scores["value"], rank1=scores["value"])
+    return [{"preset": preset, "seed": 0, "data": {"name": data},
+             "scores": own.to_dict("records")} for preset, own in scores.groupby("preset")]
+
+
+def queries(levels):
+    """28 queries of 14 people whose APs lie evenly around the level of their run."""
+    spread = np.tile([-0.01, 0.01], 14)
+    tables = [pd.DataFrame({"path": [f"{i}.png" for i in range(28)], "cam": "a",
+                            "id": [str(i // 2) for i in range(28)], "AP": cell["value"] + spread,
+                            "rank1": 1.0, **cell}) for cell in cells(levels)]
+    return by_variant(pd.concat(tables))
+
+
+def verdicts(levels, data="pku-reid"):
+    return report.verdicts(records(levels, data), tables.steps(queries(levels)))
+
+
 def test_verdicts_compare_within_one_query():
-    study = load_study("pku-reid", seeds=[0])
-    baseline, ypool, ams, flip = report.verdicts(study, records(LEVELS))
+    baseline, ypool, ams, flip = verdicts(LEVELS)
     assert "it reproduces, to within one query (3.6 points)" in baseline
     assert "falls short of the paper by more than one query" in ypool    # mAP 0.90 against 0.947
     assert "it reproduces" in ams and "it reproduces" in flip
-    assert "changes mAP by -2.0 under `standard`" not in ypool
-    assert "-1.0 under `standard` (up in 0 of 1 seeds)" in ypool
-    assert "-2.0 under `lat-top10`" in ypool and "in the paper +3.9" in ypool
-    assert "+1.0 under `lat-top10` (up in 1 of 1 seeds)" in flip and "in the paper +0.4" in flip
+    assert "-1.0 [-1.0, -1.0] under `standard` (worse; up in 0 of 1 seeds)" in ypool
+    assert "-2.0 [-2.0, -2.0] under `lat-top10`" in ypool and "in the paper by +3.9" in ypool
+    assert "+1.0 [+1.0, +1.0] under `lat-top10` (better; up in 1 of 1 seeds)" in flip
+    assert "in the paper by +0.4" in flip
 
 
 def test_better_than_the_paper_is_no_reproduction():
-    study = load_study("pku-reid", seeds=[0])
-    better = report.verdicts(study, records({**LEVELS, "baseline": 0.99}))[0]
+    better = verdicts({**LEVELS, "baseline": 0.99})[0]
     assert "does not reproduce: it is better by more than one query" in better
 
 
 def test_other_images_compare_steps_only():
-    sentences = report.verdicts(load_study("synthetic"), records(LEVELS, "synthetic"))
+    sentences = verdicts(LEVELS, "synthetic")
     assert "other images than the paper's" in sentences[0]
     assert not any("reproduce" in s for s in sentences) and len(sentences) == len(paper_scores())
+
+
+def test_headline_shows_mean_and_interval_and_the_papers_numbers():
+    table = tables.headline(queries(LEVELS)).set_index("model")
+    assert table.index.tolist() == [v.label for v in VARIANTS]
+    assert table.loc["baseline", "standard mAP"] == "46.0 [46.0, 46.0]"
+    assert table.loc["baseline", "paper mAP"] == "90.8"
+    assert table.loc["+ re-ranking", "paper mAP"] == "–"
+
+
+def test_steps_are_between_neighbouring_rows():
+    steps = tables.steps(queries(LEVELS))
+    assert list(zip(steps["above"], steps["row"], strict=True))[::2] == [
+        (a.label, b.label) for a, b in itertools.pairwise(VARIANTS)]
+
+
+def test_a_change_that_helps_some_and_hurts_others_is_undecided():
+    table = queries(LEVELS)
+    sign = table["id"].astype(int) % 2 * 2 - 1
+    shaken = table.assign(AP=table["AP"] + 0.2 * sign * (table["row"] == "+ y-pooling"))
+    changed = tables.steps(shaken).query("row == '+ y-pooling'")
+    assert changed["verdict"].tolist() == ["undecided", "undecided"]
+    assert tables.steps_table(changed)["seeds up"].tolist() == ["0 of 1", "0 of 1"]
+
+
+def test_few_people_are_said_to_be_few():
+    assert "14 query identities. With so few" in report.sampling_note(queries(LEVELS))
 
 
 def test_replace_block():
@@ -71,7 +118,9 @@ def test_tracked_reports_are_those_of_their_runs(name):
     if not (folder / "summary.md").is_file():
         pytest.skip(f"no report of {name}")
     study, records = report.load_records(Workspace(name))
-    assert (folder / "summary.md").read_text(encoding="utf-8") == report.summary(study, records)
+    headline = tables.headline(tables.query_rows(records))
+    want = report.summary(study, records, headline)
+    assert (folder / "summary.md").read_text(encoding="utf-8") == want
     page = (folder / "report.md").read_text(encoding="utf-8")
     for path in sorted((folder / "runs").glob("*/run.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -80,3 +129,9 @@ def test_tracked_reports_are_those_of_their_runs(name):
     table = pd.read_csv(folder / "tables" / "headline.csv", dtype=str)
     assert table["model"].tolist() == [v.label for v in VARIANTS]
     assert all(cell in page for cell in table["standard mAP"])
+
+
+def test_readme_protocols_are_current():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rules = tables.protocol_rules([asdict(p) for p in PROTOCOLS.values()])
+    assert to_markdown(rules) in readme, "the README's table of protocols is another"

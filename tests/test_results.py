@@ -83,8 +83,8 @@ def test_identities_stay_text(study, workspace):
 
 
 def test_summary_by_hand():
-    scores = pd.DataFrame({"preset": "improved", "flip": ["none", "none", "query", "query"],
-                           "protocol": "standard", "seed": [0, 1, 0, 1],
+    scores = pd.DataFrame({"preset": "improved", "reranked": False, "protocol": "standard",
+                           "flip": ["none", "none", "query", "query"], "seed": [0, 1, 0, 1],
                            "mAP": [0.2, 0.4, 0.5, 0.5], "mINP": 1.0, "rank1": 1.0, "rank5": 1.0,
                            "rank10": 1.0})
     table = results.summarise(results.by_variant(scores)).set_index("row")

@@ -1,0 +1,134 @@
+"""Run records -> the tables of the report. Every number comes from a file that a run wrote."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pandas as pd
+
+from reidlib.intervals import compare, interval, verdict
+from reidlib.results import (
+    by_variant,
+    paper_scores,
+    percent,
+    read_tables,
+    score_table,
+    summarise,
+)
+
+SHOWN = ("standard", "lat-top10")  # the honest protocol and the paper's, always side by side
+
+
+def query_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """The per-query scores of every results row, protocol and seed."""
+    return by_variant(read_tables(records, "per_query"))
+
+
+def headline(queries: pd.DataFrame) -> pd.DataFrame:
+    """One line a results row: rank-1 and mAP (percent) per protocol, and the paper's own."""
+    paper = paper_scores().set_index("row")
+    lines = []
+    for label in queries["row"].unique():
+        line = {"model": label}
+        for protocol in SHOWN:
+            own = _cut(queries, label, protocol)
+            rank1, ap = interval(own, "rank1"), interval(own, "mAP")
+            line[f"{protocol} rank-1"] = percent(rank1.value, rank1.std)
+            line[f"{protocol} mAP"] = percent(ap.value, ap.std, ends=(ap.low, ap.high))
+        published = paper.loc[label] if label in paper.index else {}
+        line["paper rank-1"] = percent(published.get("rank1"))
+        line["paper mAP"] = percent(published.get("mAP"))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def steps(queries: pd.DataFrame) -> pd.DataFrame:
+    """Each results row against the row above: paired bootstrap over identities on AP (fractions).
+
+    Columns: row, above, protocol, difference, low, high, share_in_favour, std (over seeds),
+    verdict, seeds_up and seeds.
+    """
+    labels, lines = queries["row"].unique().tolist(), []
+    for above, label in pairwise(labels):
+        for protocol in SHOWN:
+            sides = [_cut(queries, name, protocol) for name in (above, label)]
+            result = compare(*sides)
+            by_seed = [side.groupby("seed")["AP"].mean() for side in sides]
+            lines.append({"row": label, "above": above, "protocol": protocol, **result._asdict(),
+                          "verdict": verdict(result),
+                          "seeds_up": int((by_seed[1] > by_seed[0]).sum()),
+                          "seeds": len(by_seed[0])})
+    return pd.DataFrame(lines)
+
+
+def steps_table(table: pd.DataFrame) -> pd.DataFrame:
+    """``steps`` in percent, for reading."""
+    return pd.DataFrame({
+        "step": table["row"], "against": table["above"], "protocol": table["protocol"],
+        "change of mAP": [percent(r.difference, r.std, True, (r.low, r.high))
+                          for r in table.itertuples()],
+        "resamples in favour": table["share_in_favour"].map(percent),
+        "seeds up": [f"{r.seeds_up} of {r.seeds}" for r in table.itertuples()],
+        "verdict": table["verdict"]})
+
+
+def verification(records: Sequence[dict]) -> pd.DataFrame:
+    """Share of true pairs accepted at each false positive rate, mean over seeds, in percent."""
+    table = pd.concat([pd.DataFrame(r["verification"]).assign(
+        preset=r["preset"], seed=r["seed"], reranked=False) for r in records])
+    table = by_variant(table).groupby(["row", "fpr"], observed=True)["tpr"].agg(["mean", "std"])
+    cells = [percent(m, s) for m, s in zip(table["mean"], table["std"], strict=True)]
+    wide = table.assign(cell=cells)["cell"].unstack()
+    wide.columns = [f"TPR at FPR {percent(rate)}" for rate in wide.columns]
+    return wide.reset_index(names="model").astype(str)
+
+
+def _cut(queries: pd.DataFrame, row: str, protocol: str) -> pd.DataFrame:
+    return queries[(queries["row"] == row) & (queries["protocol"] == protocol)]
+
+
+def every_protocol(records: Sequence[dict], score: str = "mAP") -> pd.DataFrame:
+    """The same embeddings under every protocol: one column a protocol, in percent."""
+    table = summarise(by_variant(score_table(records)))
+    cells = [percent(m, s) for m, s in zip(table[f"{score}_mean"], table[f"{score}_std"],
+                                           strict=True)]
+    names = [p["name"] for p in records[0]["protocols"]]
+    wide = table.assign(cell=cells).pivot(index="row", columns="protocol", values="cell")[names]
+    return wide.reset_index(names="model").rename_axis(columns=None).astype(str)
+
+
+def protocol_rules(protocols: Sequence[dict]) -> pd.DataFrame:
+    """What each protocol counts, one line a protocol."""
+    def mark(dropped: bool) -> str:
+        return "dropped" if dropped else "kept"
+
+    return pd.DataFrame([{
+        "protocol": p["name"], "same person, same camera": mark(p["drop_same_camera"]),
+        "junk": mark(p["drop_junk"]),
+        "copies of the query": mark(p["drop_copies"] or p["drop_same_camera"]),
+        "average precision": _average_precision(p), "source": p["source"]} for p in protocols])
+
+
+def _average_precision(protocol: dict) -> str:
+    if protocol["draws"]:
+        return (f"full ranking of one random image per identity and camera, mean of "
+                f"{protocol['draws']} draws")
+    if protocol["depth"]:
+        return f"{protocol['depth']} nearest, divided by the hits found"
+    return f"full ranking, {protocol['rule']} rule"
+
+
+def cost(records: Sequence[dict]) -> pd.DataFrame:
+    """What each preset took: epochs, minutes of training a run, and on what."""
+    rows = pd.DataFrame([{"preset": r["preset"], "epochs": r["config"]["epochs"],
+                          "minutes": r["cost"]["train_seconds"] / 60, "device": device_name(r)}
+                         for r in records])
+    table = rows.groupby(["preset", "epochs", "device"], sort=False)["minutes"]
+    table = table.agg(["count", "mean"]).reset_index()
+    table["mean"] = table["mean"].map("{:.1f}".format)
+    return table.rename(columns={"count": "runs", "mean": "minutes a run"})
+
+
+def device_name(record: dict) -> str:
+    """What a run was computed on."""
+    hardware = record["cost"]["hardware"]
+    return hardware.get("gpu") or f"{hardware['cpu']}, {hardware['threads']} CPU threads"
