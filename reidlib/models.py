@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from jaxtyping import Float, UInt8
-from timm.models import load_checkpoint
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -133,6 +131,8 @@ def build_backbone(name: str, image_size: int = 224, pretrained: bool = True,
             the patch.
         FileNotFoundError: no weights in that folder and none from the hub.
     """
+    import timm  # here and below, for it takes over a second and most notebooks build no model
+
     if not timm.is_model(name.split(".")[0]):
         close = difflib.get_close_matches(name, timm.list_models()) or ["see timm.list_models()"]
         raise ValueError(f"unknown backbone {name!r}: timm {timm.__version__} does not have it; "
@@ -149,6 +149,8 @@ def build_backbone(name: str, image_size: int = 224, pretrained: bool = True,
 
 
 def _create(name: str, **kwargs) -> nn.Module:
+    import timm
+
     try:
         return timm.create_model(name, **kwargs)
     except (TypeError, AssertionError, ValueError) as error:
@@ -156,6 +158,8 @@ def _create(name: str, **kwargs) -> nn.Module:
 
 
 def _load_file(name: str, args: dict, path: Path) -> nn.Module:
+    from timm.models import load_checkpoint
+
     backbone = _create(name, **args)
     try:
         load_checkpoint(backbone, str(path), strict=True)
