@@ -3,9 +3,8 @@
 Queries of one person succeed and fail together, so a resample draws **people**, with replacement,
 and takes all queries of each (Field and Welsh 2007, "Bootstrapping clustered data"). An interval
 answers "what would other people have given, with these trained models?"; what other training
-seeds give is ``std``, beside it and never inside it. With few people it is too narrow: of nominal
-95 % intervals about 94 % hold the truth at 60 people, 90 % at 12, 83 % at 5 (measured on made-up
-scores like those of the tests).
+seeds give is ``std``, beside it and never inside it. With few people (a dozen, say) a percentile
+interval is too narrow.
 
 Tables are the per-query tables of ``results.read_tables``, cut to one results row and one
 protocol; queries that were not scored (AP is NaN) are left out. Values are fractions in [0, 1].

@@ -150,8 +150,8 @@ def write_report(workspace: Workspace) -> Path:
 def sampling_note(queries: pd.DataFrame) -> str:
     """How many people the intervals rest on, and what that means for them."""
     people = queries.dropna(subset="AP")["id"].nunique()
-    small = (" With so few people a nominal 95 % interval holds the truth in about 90 % of cases: "
-             "read it as too narrow." if people < 20 else "")
+    small = (" With so few people a bootstrap interval is too narrow: read it as a lower bound of "
+             "the doubt." if people < 20 else "")
     return f"Intervals rest on {people} query identities.{small}"
 
 

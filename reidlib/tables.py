@@ -78,7 +78,7 @@ def verification(records: Sequence[dict]) -> pd.DataFrame:
     table = by_variant(table).groupby(["row", "fpr"], observed=True)["tpr"].agg(["mean", "std"])
     cells = [percent(m, s) for m, s in zip(table["mean"], table["std"], strict=True)]
     wide = table.assign(cell=cells)["cell"].unstack()
-    wide.columns = [f"TPR at FPR {percent(rate)}" for rate in wide.columns]
+    wide.columns = [f"TPR at FPR {percent(rate)} %" for rate in wide.columns]
     return wide.reset_index(names="model").astype(str)
 
 
