@@ -10,9 +10,9 @@ from reidlib.paths import ROOT
 LAYERS = [
     "paths progress",
     "config repro protocols",
-    "manifest drawing data models losses metrics",
-    "readers audit synthetic retrieval training results intervals",
-    "fetch figures report",
+    "manifest drawing data models losses metrics reranking",
+    "readers audit synthetic retrieval search training results intervals",
+    "fetch figures report scoring",
     "galleries experiment",
     "pipeline",
 ]
