@@ -13,7 +13,7 @@ endif
 RUN_ARGS := --study $(STUDY) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEEDS),--seeds $(SEEDS)) \
             $(if $(DEVICE),--device $(DEVICE)) $(if $(WORKSPACE),--workspace $(WORKSPACE))
 
-.PHONY: help env data report lab lint test clean
+.PHONY: help env data report lab lint test bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -47,6 +47,10 @@ test: lint ## lint, unit tests, and all notebooks with the smoke parameters
 	  $(PYTHON) -m papermill --prepare-only --no-progress-bar $$notebook $(SMOKE)/$$notebook \
 	    -p study smoke -p workspace $(CURDIR)/$(SMOKE) || exit 1; done
 	REIDLIB_HEADLESS=1 $(PYTHON) -m pytest --nbval-lax --nbval-current-env $(SMOKE)/notebooks
+
+bench: $(ENV) ## measure evaluation, re-ranking and search against the floor of the same run
+	for part in evaluation reranking search; do \
+	  $(PYTHON) -m benchmarks.$$part || exit 1; done
 
 clean: ## remove what tests and tools left behind; results, data and .venv stay
 	rm -rf build .pytest_cache .ruff_cache

@@ -11,7 +11,7 @@ LAYERS = [
     "paths progress",
     "config repro protocols",
     "manifest drawing data models losses metrics reranking",
-    "readers audit synthetic retrieval training results intervals",
+    "readers audit synthetic retrieval search training results intervals",
     "fetch figures matching tables",
     "galleries scoring report",
     "experiment",

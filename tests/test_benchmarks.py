@@ -1,0 +1,132 @@
+"""The benchmarks run and write what they say; how fast they are is never a test's business."""
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import measure
+from benchmarks.evaluation import candidates as evaluation_rows
+from benchmarks.measure import COLUMNS, TINY, Candidate, PeakMemory, Size, make_pair, resident_mb
+from benchmarks.reranking import dense_rerank
+from benchmarks.search import scaling
+from reidlib.paths import ROOT
+from reidlib.reranking import rerank
+from reidlib.scoring import evaluate
+
+MODULES = {"evaluation": ["floor", "reidlib standard", "reidlib all 5 protocols", "numpy",
+                          "torchmetrics", "pytorch-metric-learning"],
+           "reranking": ["floor", "reidlib rerank", "floor", "reidlib rerank", "numpy"],
+           "search": ["floor", "reidlib nearest 50", "reidlib standard scores", "faiss"]}
+
+
+def check(table, expected, printed):
+    assert list(table.columns) == COLUMNS
+    left_out = sum(line.startswith("left out") for line in printed.splitlines())
+    names = [start for start in expected if table["name"].str.startswith(start).any()]
+    assert len(names) == len(expected) - left_out == len(table)
+    assert set(expected) - set(names) <= {"torchmetrics", "pytorch-metric-learning", "faiss"}
+    floor = table["name"].str.startswith("floor")
+    assert (table.loc[floor, "ratio_to_floor"] == 1).all()
+    assert (table[["seconds", "ratio_to_floor", "threads"]] > 0).all(axis=None)
+    assert table["versions"].str.contains(r"^[a-z-]+ \d").all()
+    assert all(line.startswith("|") for line in printed.splitlines()[-len(table) - 2:])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("module", ["evaluation", "reranking"])
+def test_small_size_in_this_process(module, tmp_path, monkeypatch, capsys):
+    rows = importlib.import_module(f"benchmarks.{module}")
+    sizes = (TINY,) if module == "evaluation" else (TINY, Size(10, 90, 32, 5))
+    chosen = {"small": rows.candidates(*sizes)}
+
+    def here(name, size, index):
+        return subprocess.CompletedProcess([], 0, json.dumps(measure.measure(chosen[size][index])))
+
+    monkeypatch.setattr(measure, "_in_own_process", here)
+    monkeypatch.setattr(sys, "argv", ["bench", "--size", "small", "--reports", str(tmp_path)])
+    measure.main(module, chosen)
+    check(pd.read_csv(tmp_path / f"{module}.csv"), MODULES[module], capsys.readouterr().out)
+
+
+def test_small_size_in_processes_of_their_own(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "benchmarks.search", "--size", "small",
+                           "--reports", str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
+    check(pd.read_csv(tmp_path / "search.csv"), MODULES["search"], done.stdout)
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+def test_features_are_neither_hopeless_nor_perfect():
+    query, gallery = make_pair(Size(200, 1000, 256, 60))
+    scores, *_ = evaluate(query, gallery, flips=("none",), protocols=("standard", "all-gallery"))
+    assert scores["mAP"].between(0.2, 0.98).all()
+    assert (gallery.ids == "0000").any() and not (query.ids == "0000").any()
+    np.testing.assert_allclose(np.linalg.norm(gallery.emb, axis=1), 1, rtol=1e-5)
+    again, _ = make_pair(Size(200, 1000, 256, 60))
+    np.testing.assert_array_equal(query.emb, again.emb)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dense_reranking_is_the_same_definition(seed):
+    query, gallery = make_pair(Size(40, 150, 32, 12), seed)
+    np.testing.assert_allclose(rerank(query.emb, gallery.emb),
+                               dense_rerank(query.emb, gallery.emb), atol=1e-5)
+
+
+def test_a_wrong_result_is_not_measured():
+    wrong = Candidate("peer", TINY, lambda query, gallery: lambda: 0.5,
+                      lambda found, query, gallery: found == 1)
+    with pytest.raises(AssertionError, match="peer gives another result"):
+        measure.measure(wrong)
+
+
+def test_a_missing_peer_is_left_out_and_told(capsys):
+    peer = evaluation_rows(TINY)[-1]
+    peer = Candidate("peer", TINY, peer.prepare, peer.agrees, ("no-such-package",))
+    assert measure._row("evaluation", "small", 5, peer) is None
+    assert "left out: peer: no-such-package is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "stops"), [("peer", False), ("reidlib standard", True)])
+def test_a_failing_peer_is_left_out_but_not_the_library(name, stops, monkeypatch, capsys):
+    failed = subprocess.CompletedProcess([], 1, "", "trace\nMemoryError: too much")
+    monkeypatch.setattr(measure, "_in_own_process", lambda *_: failed)
+    row = Candidate(name, TINY, lambda query, gallery: None, lambda *_: True)
+    if stops:
+        with pytest.raises(RuntimeError, match="reidlib standard: MemoryError: too much"):
+            measure._row("evaluation", "small", 0, row)
+    else:
+        assert measure._row("evaluation", "small", 0, row) is None
+        assert "left out: peer: MemoryError: too much" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(np.isnan(resident_mb()), reason="needs /proc")
+@pytest.mark.parametrize("sampled", [False, True])
+def test_peak_memory_sees_what_was_freed_again(sampled, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    if sampled:
+        monkeypatch.setattr(measure.Path, "write_text", refuse)
+    before, peak = resident_mb(), PeakMemory()
+    array = np.ones(2 ** 24)
+    if sampled:
+        time.sleep(0.2)
+    del array
+    assert 100 < peak.stop() - before < 300
+
+
+def test_the_figure_has_a_line_a_candidate():
+    rows = [("floor", 100), ("reidlib nearest 50", 100), ("floor", 1000),
+            ("reidlib nearest 50", 1000)]
+    table = pd.DataFrame([{"name": name, "size": f"20 x {n} x 8", "seconds": n / 1e3,
+                           "peak_mb": 1.0} for name, n in rows])
+    axes = scaling(table).axes
+    assert [ax.get_xscale() + ax.get_yscale() for ax in axes] == ["loglog"] * 2
+    assert all(len(ax.lines) == 2 and list(ax.lines[0].get_xdata()) == [100, 1000] for ax in axes)
