@@ -77,7 +77,7 @@ def cosine(query: Embedded, gallery: Embedded, flip: str = "none", reranked: boo
         distance = rerank(a, b, *RERANKING)
         return lambda rows: -distance[rows]
     if device is not None:
-        a, b = (torch.fromto_numpy(features).to(device) for features in (a, b))
+        a, b = (torch.from_numpy(features).to(device) for features in (a, b))
     return lambda rows: a[rows] @ b.T
 
 
@@ -210,7 +210,7 @@ def _count_at_least(similarity, value: np.ndarray, bounds: np.ndarray) -> np.nda
         padded = torch.full((len(bounds) - 1, int(np.diff(bounds).max(initial=0))), torch.inf)
         row = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
         place = row, np.arange(len(row)) - bounds[row]
-        padded[place] = torch.fromto_numpy(value)
+        padded[place] = torch.from_numpy(value)
         below = torch.searchsorted(similarity.sort(dim=1).values, padded.to(similarity.device))
         return n - below.cpu().numpy()[place]
     similarity.sort(axis=1)

@@ -122,7 +122,7 @@ def test_protocol_gap_shows_means_and_their_difference(scores):
     means = scores.groupby(["row", "protocol"])["mAP"].mean()
     gaps = [means[row, "lat-top10"] - means[row, "standard"] for row in ROWS]
     assert [text.get_text() for text in ax.texts] == [f"{gap:+.3f}" for gap in gaps]
-    for marker, protocol in (("o", "standard"), ("D", "lat-top10")):
+    for marker, protocol in (("o", "standard"), ("P", "lat-top10")):
         drawn = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == marker]
         assert drawn == pytest.approx([means[row, protocol] for row in ROWS])
     assert legend_texts(fig) == ["standard", "lat-top10 (the paper's)"]
