@@ -19,8 +19,9 @@ from reidlib.paths import ROOT
 from reidlib.reranking import rerank
 from reidlib.scoring import evaluate
 
-MODULES = {"evaluation": ["floor", "reidlib standard", "reidlib all 5 protocols", "reidlib all 6 protocols", "numpy",
-                          "torchmetrics", "pytorch-metric-learning"],
+MODULES = {"evaluation": ["floor", "reidlib standard", "reidlib all 5 protocols",
+                          "reidlib all 6 protocols", "numpy", "torchmetrics",
+                          "pytorch-metric-learning"],
            "reranking": ["floor", "reidlib rerank", "floor", "reidlib rerank", "numpy"],
            "search": ["floor", "reidlib nearest 50", "reidlib standard scores", "faiss"]}
 
