@@ -183,7 +183,8 @@ class Experiment:
     def _score(self, config: TrainConfig, folder: Path, cost: dict) -> None:
         """Score a run's saved embeddings and write its record, which says that it is finished."""
         query, gallery = (Embedded.load(folder / f"{split}.npz") for split in ("query", "gallery"))
-        scores, per_query, cmc = evaluate(query, gallery)
+        cuda = self.device if self.device.type == "cuda" else None
+        scores, per_query, cmc = evaluate(query, gallery, device=cuda)
         rates = [true_positive_rates(query, gallery, cosine(query, gallery, flip)).assign(flip=flip)
                  for flip in FLIPS]
         write_run(folder, {
