@@ -191,7 +191,7 @@ def _row(module: str, size: str, index: int, candidate: Candidate) -> dict | Non
     missing = [name for name in candidate.packages if not _installed(name)]
     if missing:
         print(f"left out: {candidate.name}: {', '.join(missing)} is not installed "
-              "(pip install -e '.[bench,faiss]')", flush=True)
+              "(pip install -e '.[bench]')", flush=True)
         return None
     done = _in_own_process(module, size, index)
     if done.returncode == 0:

@@ -68,13 +68,16 @@ def cosine(query: Embedded, gallery: Embedded, flip: str = "none", reranked: boo
     """Cosine similarity of a block of queries to the gallery; see ``retrieval.FLIPS``.
 
     ``reranked``: the negated distance after k-reciprocal re-ranking instead, for which the whole
-    (query, gallery) matrix is held. On ``device`` (CUDA) products, sorts and searches are torch's,
-    else NumPy's, whose sort of float32 values is many times faster on a CPU.
+    (query, gallery) matrix is held; with fewer images than its k1, all of them are neighbours. On
+    ``device`` (CUDA) products, sorts and searches are torch's, else NumPy's, whose sort of float32
+    values is many times faster on a CPU.
     """
     check_pair(query, gallery, flip)
     a, b = query.features(flip != "none"), gallery.features(flip == "both")
     if reranked:
-        distance = rerank(a, b, *RERANKING)
+        k1, k2, weight = RERANKING
+        k1 = min(k1, len(a) + len(b) - 1)
+        distance = rerank(a, b, k1, min(k2, k1), weight)
         return lambda rows: -distance[rows]
     if device is not None:
         a, b = (torch.from_numpy(features).to(device) for features in (a, b))

@@ -22,6 +22,7 @@ from reidlib.tables import (
     SHOWN,
     cost,
     device_name,
+    every_interval,
     every_protocol,
     headline,
     protocol_rules,
@@ -126,7 +127,8 @@ def write_report(workspace: Workspace) -> Path:
     table, changes = headline(queries), steps(queries)
     audit = pd.read_csv(workspace.tables / "audit.csv")
     for name, content in {"scores": by_variant(score_table(records)), "headline": table,
-                          "steps": changes, "verification": verification(records)}.items():
+                          "steps": changes, "intervals": every_interval(queries),
+                          "verification": verification(records)}.items():
         write_csv(workspace.tables / f"{name}.csv", content)
     figures = [f"![{title}](figures/{name}.png)" for name, title in FIGURES.items()
                if (workspace.figures / f"{name}.png").is_file()]

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pandas as pd
 
-from reidlib.intervals import compare, interval, verdict
+from reidlib.intervals import COLUMNS, compare, interval, verdict
 from reidlib.results import (
+    SCORES,
     by_variant,
     paper_scores,
     percent,
@@ -38,6 +39,21 @@ def headline(queries: pd.DataFrame) -> pd.DataFrame:
         line["paper rank-1"] = percent(published.get("rank1"))
         line["paper mAP"] = percent(published.get("mAP"))
         lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def every_interval(queries: pd.DataFrame) -> pd.DataFrame:
+    """Every score of every results row and protocol with its interval, as fractions.
+
+    Columns: row, protocol, score, value, low, high, std (over seeds). Left out: INP where the
+    protocol does not define it.
+    """
+    lines = []
+    for (row, protocol), own in queries.groupby(["row", "protocol"], observed=True, sort=False):
+        for score in SCORES:
+            if own[COLUMNS[score]].notna().any():
+                lines.append({"row": row, "protocol": protocol, "score": score,
+                              **interval(own, score)._asdict()})
     return pd.DataFrame(lines)
 
 

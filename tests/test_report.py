@@ -79,6 +79,14 @@ def test_headline_shows_mean_and_interval_and_the_papers_numbers():
     assert table.loc["+ re-ranking", "paper mAP"] == "–"
 
 
+def test_every_score_has_its_interval():
+    table = tables.every_interval(queries(LEVELS).assign(INP=np.nan, rank5=1.0, rank10=1.0))
+    assert set(table["score"]) == {"mAP", "rank1", "rank5", "rank10"}
+    assert len(table) == len(VARIANTS) * 2 * 4
+    assert (table["low"] <= table["value"] + 1e-9).all()
+    assert (table["value"] <= table["high"] + 1e-9).all()
+
+
 def test_steps_are_between_neighbouring_rows():
     steps = tables.steps(queries(LEVELS))
     assert list(zip(steps["above"], steps["row"], strict=True))[::2] == [

@@ -233,6 +233,12 @@ def test_single_shot_equals_scoring_each_drawn_gallery_slowly(seed):
     assert len({v["mAP"] for v in values}) > 10
 
 
+def test_re_ranking_a_handful_of_images_takes_all_as_neighbours(make_embedded):
+    query = make_embedded([0], ["1"], ["a"])
+    gallery = make_embedded([5, 60], ["1", "2"], ["b", "b"])
+    assert score(query, gallery, "standard", reranked=True)["AP"].tolist() == [1.0]
+
+
 def test_reranked_scores_are_those_of_the_reranked_distances():
     query, gallery = random_pair(2)
     distance = rerank(query.emb, gallery.emb)
