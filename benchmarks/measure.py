@@ -7,6 +7,7 @@ was resident with the features drawn and all packages loaded.
 """
 
 import argparse
+import ctypes
 import importlib.metadata
 import json
 import math
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
@@ -105,14 +107,16 @@ def main(module: str, candidates: dict[str, list[Candidate]]) -> tuple[pd.DataFr
 
 
 def measure(candidate: Candidate) -> dict:
-    """The candidate's row: median seconds, ratio to the median floor, peak memory in MB."""
+    """The candidate's row: median seconds, median ratio to the floors around it, peak in MB."""
     tiny = make_pair(TINY)
     if not candidate.agrees(candidate.prepare(*tiny)(), *tiny):
         raise AssertionError(f"{candidate.name} gives another result than expected")
     query, gallery = make_pair(candidate.size)
+    _give_back_memory()
     floor, features_mb = _product(query, gallery), resident_mb()
     floor()
     floors = [_seconds(floor)]
+    _give_back_memory()
     peak = PeakMemory()
     run = candidate.prepare(query, gallery)
     seconds, peak_mb = [_seconds(run)], peak.stop() - features_mb
@@ -122,8 +126,10 @@ def measure(candidate: Candidate) -> dict:
         for _ in range(candidate.repeats):
             seconds.append(_seconds(run))
             floors.append(_seconds(floor))
-    is_floor = candidate.name.startswith("floor")
-    ratio = 1.0 if is_floor else median(seconds) / median(floors)
+    around = pairwise(floors[-len(seconds) - 1:])  # the floors just before and after each run
+    ratio = median(2 * s / sum(pair) for s, pair in zip(seconds, around, strict=True))
+    if candidate.name.startswith("floor"):
+        ratio = 1.0
     return {"name": candidate.name, "size": str(candidate.size), "seconds": median(seconds),
             "ratio_to_floor": ratio, "peak_mb": peak_mb, "threads": THREADS,
             "versions": "; ".join(f"{p} {importlib.metadata.version(p)}"
@@ -161,6 +167,13 @@ def resident_mb(field: str = "VmRSS") -> float:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(field)), math.nan)
+
+
+def _give_back_memory() -> None:
+    """What is freed but kept for reuse would hide as much of the next run's memory."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim:  # glibc
+        trim(0)
 
 
 def _seconds(run: Callable[[], object]) -> float:

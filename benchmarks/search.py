@@ -55,14 +55,14 @@ def scaling(table: pd.DataFrame) -> Figure:
     gallery = table["size"].str.split(" x ").str[1].astype(int)
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.6))
     for ax, column, label in ((axes[0], "seconds", "seconds (median of 5)"),
-                              (axes[1], "peak_mb", "peak memory above the features, MB")):
+                              (axes[1], "peak_mb", "peak above the features, MB")):
         for i, name in enumerate(table["name"].unique()):
             colour = next((c for key, c in COLOURS.items() if name.startswith(key)), INK)
             rows = table["name"] == name
             ax.plot(gallery[rows], table.loc[rows, column], color=colour, ls=LINES[i],
                     marker=MARKERS[i], ms=6, label=name)
         ax.set(xscale="log", yscale="log", xlabel="gallery images", ylabel=label)
-        ax.set_xticks(sorted(set(gallery)), [f"{n:,}" for n in sorted(set(gallery))])
+        ax.set_xticks(sorted(set(gallery)), [f"{n / 1000:g}k" for n in sorted(set(gallery))])
         ax.minorticks_off()
     fig.suptitle(f"{table['size'].iloc[0].split(' x ')[0]} queries, "
                  f"{table['size'].iloc[0].split(' x ')[2]} float32 values an image")
