@@ -53,4 +53,4 @@ bench: $(ENV) ## measure evaluation, re-ranking and search against the floor of 
 	  $(PYTHON) -m benchmarks.$$part || exit 1; done
 
 clean: ## remove what tests and tools left behind; results, data and .venv stay
-	rm -rf build .pytest_cache .ruff_cache
+	rm -rf build .hypothesis .pytest_cache .ruff_cache
