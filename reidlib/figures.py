@@ -81,10 +81,11 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def save_figure(fig: Figure, path: Path, data: pd.DataFrame | None = None,
                 dpi: int = 150) -> Path:
-    """Write ``fig`` as a PNG of ``dpi`` dots per inch (100 is enough for photographs) and ``data`` as ``<stem>.csv`` beside it.
+    """Write ``fig`` as a PNG and ``data`` as ``<stem>.csv`` beside it.
 
-    The PNG has 256 colours: a third of the size, and it looks the same. Each file is written
-    whole; when either cannot be, the old ones stay. The same figure gives the same bytes.
+    The PNG has ``dpi`` dots per inch (100 is enough for photographs) and 256 colours: a third of
+    the size, and it looks the same. Each file is written whole; when either cannot be, the old
+    ones stay. The same figure gives the same bytes.
     Returns ``path``.
     """
     path = Path(path)
