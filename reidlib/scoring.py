@@ -108,17 +108,19 @@ def true_positive_rates(query: Embedded, gallery: Embedded, similarity: Similari
     Pairs are those that ``standard`` counts; one is accepted if it is more similar than the false
     pair just beyond the false positive rate. Returns columns ``fpr, tpr``.
     """
-    junk = gallery.ids == JUNK_ID
-    true, false, n_false = [], np.empty(0, np.float32), 0
-    step = max(1, ENTRIES // len(gallery.ids))
+    shown = gallery.ids != JUNK_ID
+    same = query.ids[:, None] == gallery.ids[None, :]
+    n_false = int((shown[None, :] & ~same).sum())
+    keep = int(max(rates) * n_false) + 1  # more than these nearest false pairs is never needed
+    true, false, step = [], np.empty(0, np.float32), max(1, ENTRIES // len(gallery.ids))
     for rows in (slice(i, i + step) for i in range(0, len(query.ids), step)):
         values = to_numpy(similarity(rows))
-        same = query.ids[rows, None] == gallery.ids[None, :]
-        true.append(values[same & (query.cams[rows, None] != gallery.cams[None, :])])
-        wrong = values[~same & ~junk[None, :]]
-        n_false += len(wrong)
-        false = np.concatenate([false, wrong])
-    false[::-1].sort()
+        cross = query.cams[rows, None] != gallery.cams[None, :]
+        true.append(values[same[rows] & cross])
+        false = np.concatenate([false, values[~same[rows] & shown[None, :]]])
+        if len(false) > 2 * keep:
+            false = np.partition(false, len(false) - keep)[-keep:]
+    false = np.sort(false)[::-1]
     accepted = np.concatenate(true)
-    beyond = [false[min(int(rate * n_false), n_false - 1)] for rate in rates]
+    beyond = [false[min(int(rate * n_false), len(false) - 1)] for rate in rates]
     return pd.DataFrame({"fpr": rates, "tpr": [float((accepted > v).mean()) for v in beyond]})

@@ -10,7 +10,12 @@ from reidlib.matching import cosine, draw_galleries, find_matches
 from reidlib.protocols import PROTOCOLS
 from reidlib.reranking import rerank
 from reidlib.retrieval import Embedded, rank_gallery
-from reidlib.scoring import evaluate, score_queries, summarise_queries
+from reidlib.scoring import (
+    evaluate,
+    score_queries,
+    summarise_queries,
+    true_positive_rates,
+)
 
 WHOLE = [name for name, protocol in PROTOCOLS.items() if protocol.draws is None]
 
@@ -231,6 +236,25 @@ def test_single_shot_equals_scoring_each_drawn_gallery_slowly(seed):
     for name in ("mAP", "rank1", "rank5"):
         assert table[name] == approx(np.mean([v[name] for v in values]))
     assert len({v["mAP"] for v in values}) > 10
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_true_positive_rates_equal_the_slow_definition(seed, monkeypatch):
+    query, gallery = random_pair(seed)
+    monkeypatch.setattr("reidlib.scoring.ENTRIES", 50)
+    rates = (0.01, 0.1, 0.5)
+    found = true_positive_rates(query, gallery, cosine(query, gallery), rates)
+    true, false = [], []
+    for q in range(len(query.ids)):
+        for g in range(len(gallery.ids)):
+            value = np.float64(query.emb[q] @ gallery.emb[g])
+            if query.ids[q] == gallery.ids[g] and query.cams[q] != gallery.cams[g]:
+                true.append(value)
+            elif query.ids[q] != gallery.ids[g] and gallery.ids[g] != "-1":
+                false.append(value)
+    for rate, tpr in zip(rates, found["tpr"], strict=True):
+        passing = [t for t in sorted(true) if np.mean(np.array(false) >= t) <= rate]
+        assert tpr == approx(len(passing) / len(true))
 
 
 def test_re_ranking_a_handful_of_images_takes_all_as_neighbours(make_embedded):
