@@ -20,15 +20,20 @@ def audit(manifest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["check", "count", "of", "words"])
 
 
-def check_cameras(manifest: pd.DataFrame) -> None:
-    """Raise ValueError if no query at all could be scored across cameras."""
+def check_scorable(manifest: pd.DataFrame) -> None:
+    """Raise ValueError if no query could be scored across cameras, or all show one person."""
+    people = manifest.loc[manifest["split"] == "query", "id"].unique()
+    if len(people) < 2:
+        raise ValueError(f"all queries show one person ({', '.join(people)}); at least 2 are "
+                         "needed for a wrong answer to be possible and for an interval")
     _, without, queries, _ = _no_match(manifest)
     if without == queries:
         cams = ", ".join(sorted(manifest["cam"].unique())[:5])
         raise ValueError(
             f"no query has a match from another camera (cameras found: {cams}), so the protocol "
             "`standard` would score nothing: give the gallery images of the query people from "
-            "another camera. `all-gallery` and `leak-free` (reidlib.retrieval.evaluate) do without")
+            "another camera. reidlib.scoring.evaluate with protocols=('all-gallery', 'leak-free', "
+            "'lat-top10') does without")
 
 
 def _row(check: str, count: int, of: int, what: str, fact: str, so: str) -> tuple:

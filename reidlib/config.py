@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -47,11 +48,15 @@ class TrainConfig:
     def __post_init__(self):
         _check_choice("feature", self.feature, ("mixed", "local"))
         _check_choice("schedule", self.schedule, ("blockwise", "end-to-end"))
-        for name in ("image_size", "batch_size", "release_every", "lr", "backbone_lr"):
+        for name in ("image_size", "release_every", "lr", "backbone_lr", "am_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if self.epochs < 0:
-            raise ValueError(f"epochs is {self.epochs}; it must be 0 (untrained) or more")
+        for name in ("epochs", "weight_decay", "global_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size is {self.batch_size}; batch normalisation needs 2 or "
+                             "more images")
         if self.triplet_margin is not None and (self.images_per_identity or 0) < 2:
             raise ValueError(
                 f"triplet_margin is {self.triplet_margin} but images_per_identity is "
@@ -106,9 +111,29 @@ def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None 
                 ) -> TrainConfig:
     """The paper's baseline, changed by ``overrides`` (the study) and then by the preset."""
     _check_choice("preset", preset, PRESETS)
-    changes = {**(overrides or {}), **PRESETS[preset]}
-    check_keys("training parameter", changes, TrainConfig)
-    return replace(TrainConfig(), preset=preset, seed=seed, **changes)
+    overrides = overrides or {}
+    check_keys("training parameter", overrides, TrainConfig, but=("preset", "seed"))
+    own = {key for changes in PRESETS.values() for key in changes} - {"epochs"}
+    for key in sorted(own & set(overrides)):
+        raise ValueError(f"{key} is what the presets differ in, so a study cannot set it for all "
+                         "of them; change reidlib.config.PRESETS")
+    changes = {key: _as_declared(key, value) for key, value in overrides.items()}
+    return replace(TrainConfig(), **{**changes, **PRESETS[preset]}, preset=preset, seed=seed)
+
+
+def _as_declared(key: str, value: Any) -> Any:
+    """``value`` as the type that ``TrainConfig`` declares; YAML reads 3e-4 as text."""
+    hint = get_type_hints(TrainConfig)[key]
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
+    try:
+        if float in kinds and type(value) in (int, str):
+            return float(value)
+        if isinstance(value, kinds) and (type(value) is not bool or bool in kinds):
+            return value
+    except ValueError:
+        pass
+    names = " or ".join("nothing" if k is type(None) else k.__name__ for k in kinds)
+    raise ValueError(f"{key} is {value!r}; expected {names}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +147,7 @@ class Study:
     synthetic: Mapping[str, Any] = field(default_factory=dict)  # SyntheticSpec differences
     perplexity: float = 15.0           # t-SNE
     shows_people: bool = True          # figures of images stay out of git
+    checksum: str = ""                 # of the data; 01_data fills it in
 
     def config(self, preset: str, seed: int) -> TrainConfig:
         return make_config(preset, seed, self.train)
@@ -138,10 +164,16 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in params.glob("*.yaml")))
         raise ValueError(f"unknown study {name!r}: no {path.name} in {params}; known: {known}")
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if not isinstance(values, dict) or "dataset" not in values:
-        raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset`")
-    check_keys(f"key in {path.name}", values, Study)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is no YAML: {error}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("dataset"), str):
+        raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset: name`")
+    check_keys(f"key in {path.name}", values, Study, but=("name", "checksum"))
+    for key in {"train", "synthetic"} & set(values):
+        if not isinstance(values[key], dict):
+            raise ValueError(f"{path.name}: {key} is {values[key]!r}; expected `key: value` lines")
     if seeds is not None:
         values["seeds"] = seeds
     study = Study(name=name, **{**values, "seeds": _check_seeds(values.get("seeds", [0, 1, 2]))})
@@ -159,9 +191,9 @@ def _check_seeds(seeds: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def check_keys(what: str, given: Mapping[str, Any], cls: type) -> None:
+def check_keys(what: str, given: Mapping[str, Any], cls: type, but: Iterable[str] = ()) -> None:
     """ValueError, naming the key and what is known, for one that is no field of ``cls``."""
-    known = [f.name for f in fields(cls)]
+    known = [f.name for f in fields(cls) if f.name not in but]
     for key in given:
         if key not in known:
             raise ValueError(_unknown(what, key, known))

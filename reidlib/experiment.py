@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reidlib import repro, training
-from reidlib.audit import check_cameras
+from reidlib.audit import check_scorable
 from reidlib.config import Study, TrainConfig, check_keys
 from reidlib.data import (
     Batches,
@@ -26,7 +26,7 @@ from reidlib.data import (
 from reidlib.drawing import SyntheticSpec
 from reidlib.losses import ReidLoss
 from reidlib.manifest import Dataset, load_manifest, write_manifest
-from reidlib.matching import cosine
+from reidlib.matching import RERANKING, cosine
 from reidlib.models import LATransformer, build_backbone
 from reidlib.paths import Workspace, whole_file
 from reidlib.progress import say
@@ -44,7 +44,8 @@ from reidlib.retrieval import FLIPS, Embedded, Ranking, embed, rank_gallery
 from reidlib.scoring import evaluate, true_positive_rates
 from reidlib.synthetic import write_dataset
 
-RULES = [asdict(protocol) for protocol in PROTOCOLS.values()]
+RULES = {"protocols": [asdict(protocol) for protocol in PROTOCOLS.values()],
+         "reranking": dict(zip(("k1", "k2", "lambda"), RERANKING, strict=True))}
 
 
 def prepare_study(study: Study, workspace: Workspace) -> Dataset:
@@ -54,9 +55,13 @@ def prepare_study(study: Study, workspace: Workspace) -> Dataset:
         check_keys("parameter of the drawings", study.synthetic, SyntheticSpec)
         write_dataset(root, SyntheticSpec(**study.synthetic))
     dataset = read_dataset(study.dataset, root)
-    check_cameras(dataset.manifest)
+    check_scorable(dataset.manifest)
+    n_gallery = int(dataset.counts().loc["gallery", "images"])
+    if not 0 < study.perplexity < n_gallery:
+        raise ValueError(f"perplexity is {study.perplexity}; t-SNE of {n_gallery} gallery images "
+                         "needs it above 0 and below their number")
     write_manifest(dataset.manifest, workspace.reports / "manifest.csv")
-    write_study(study, workspace)
+    write_study(replace(study, checksum=dataset.checksum), workspace)
     return dataset
 
 
@@ -118,7 +123,7 @@ class Experiment:
         folder = self._folder(config)
         if not (folder / "run.json").is_file():
             self._train(config, folder)
-        elif read_run(folder)["protocols"] != RULES:
+        elif any(read_run(folder).get(name) != rules for name, rules in RULES.items()):
             say(f"{config.run_id}: protocols have changed, saved embeddings scored again")
             self._score(config, folder, read_run(folder)["cost"])
         else:
@@ -193,7 +198,7 @@ class Experiment:
             "fingerprint": config.fingerprint(self.dataset.checksum),
             "data": {"name": self.dataset.name, "checksum": self.dataset.checksum,
                      "counts": self.dataset.counts().to_dict("index")},
-            "protocols": RULES, "cost": cost,
+            **RULES, "cost": cost,
             "scores": scores.astype(object).where(scores.notna(), None).to_dict("records"),
             "verification": pd.concat(rates).to_dict("records"),
         }, {"per_query": per_query, "cmc": cmc})

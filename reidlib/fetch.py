@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from reidlib.audit import check_scorable
+from reidlib.config import PARAMS, load_study
 from reidlib.manifest import Dataset
 from reidlib.paths import data_root
 from reidlib.progress import say
@@ -104,13 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns 0 if the data set is there, complete and readable, else 1."""
     parser = argparse.ArgumentParser(prog="python -m reidlib.fetch", description=__doc__)
     parser.add_argument("name", help="pku-reid (fetched with git), market1501 (says where to ask; "
-                        "checks what is there), synthetic (drawn, nothing to fetch), or the path "
-                        "of a CSV of your own data (checked)")
+                        "checks what is there), synthetic (drawn, nothing to fetch), the path "
+                        "of a CSV of your own data below REIDLIB_DATA (checked), or a study of "
+                        "notebooks/params")
     parser.add_argument("--url", default=PKU_URL, help="another git copy of PKU-Reid's split, an "
                         "address or a folder (default: %(default)s)")
     parser.add_argument("--root", type=Path, help="folder of the data set "
                         "(default: REIDLIB_DATA/NAME, else data/NAME)")
     args = parser.parse_args(argv)
+    if (PARAMS / f"{args.name}.yaml").is_file():  # a study: what it runs on
+        args.name = load_study(args.name).dataset
     if args.name == "synthetic":
         say("synthetic is drawn when it is needed; there is nothing to fetch")
         return 0
@@ -121,7 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif args.name == "market1501":
             dataset = _market1501(root)
         else:
-            dataset = read_dataset(args.name, args.root or Path.cwd())
+            path = Path(args.name)
+            dataset = read_dataset(str(path.resolve()) if path.is_file() else args.name, args.root)
+            check_scorable(dataset.manifest)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -35,8 +35,11 @@ def separation(emb: Float[np.ndarray, "image dim"], ids: np.ndarray) -> float:
     """Silhouette score of the identities under cosine distance, in [-1, 1].
 
     1: every identity is a far-off cluster; 0: they touch; below 0: mixed. At least 2 identities.
-    Measured on the embeddings themselves, because distances on a t-SNE map mean nothing.
+    Measured on the embeddings themselves, because distances on a t-SNE map mean nothing. NaN where
+    every identity, or none, has a single image.
     """
+    if not 1 < len(set(ids)) < len(ids):
+        return float("nan")
     return float(silhouette_score(emb, ids, metric="cosine"))
 
 

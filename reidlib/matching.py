@@ -20,7 +20,7 @@ from reidlib.reranking import rerank
 from reidlib.retrieval import Embedded, check_pair
 
 ENTRIES = 2 ** 22          # similarities of one block of queries, 16 MB
-WORKERS = os.cpu_count() or 1  # threads, each with its own product and sort
+WORKERS = min(4, os.cpu_count() or 1)  # threads, each with its own product and sort
 RERANKING = (20, 6, 0.3)   # k1, k2 and lambda of Zhong et al. 2017
 Similarity = Callable[[slice], np.ndarray | torch.Tensor]  # rows of queries -> (row, gallery)
 
@@ -186,7 +186,7 @@ def _count_drawn(similarity: np.ndarray, value: np.ndarray, bounds: np.ndarray, 
 
     Only what is at least as similar as a query's farthest match is looked at.
     """
-    counts = np.zeros((len(value), plan.drawn.shape[1]), np.uint16)
+    counts = np.zeros((len(value), plan.drawn.shape[1]), np.int32)
     if not counts.size:
         return counts
     drawn = plan.drawn.view(np.uint8)
@@ -201,8 +201,8 @@ def _count_drawn(similarity: np.ndarray, value: np.ndarray, bounds: np.ndarray, 
         ends, place = np.unique(n[n > 0], return_inverse=True)
         if len(ends):
             between = np.add.reduceat(drawn.take(near[:ends[-1]], axis=0), [0, *ends[:-1]],
-                                      dtype=np.uint16)
-            counts[a:b][n > 0] = between.cumsum(axis=0, dtype=np.uint16)[place]
+                                      dtype=np.int32)
+            counts[a:b][n > 0] = between.cumsum(axis=0, dtype=np.int32)[place]
     return counts
 
 

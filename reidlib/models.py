@@ -113,7 +113,14 @@ def square_grid(backbone: nn.Module) -> int:
     if getattr(backbone, "cls_token", None) is None:
         raise ValueError(f"{name} has no class token; LA-Transformer needs a ViT that has one, "
                          "such as vit_tiny_patch16_224")
-    rows, columns = backbone.patch_embed.grid_size
+    grid, size = (getattr(getattr(backbone, "patch_embed", None), what, None)
+                  for what in ("grid_size", "img_size"))
+    if grid is None:
+        raise ValueError(f"{name} has no patch grid; LA-Transformer needs a plain ViT")
+    rows, columns = grid
+    patch = backbone.patch_embed.patch_size
+    if (rows * patch[0], columns * patch[1]) != tuple(size):
+        raise ValueError(f"image size {tuple(size)} is not a multiple of {name}'s patch {patch}")
     if rows != columns:
         raise ValueError(f"{name} has a {rows} x {columns} patch grid; row and column parts need "
                          "a square one: use a square image size")
@@ -140,12 +147,24 @@ def build_backbone(name: str, image_size: int = 224, pretrained: bool = True,
     args = dict(args or {})
     if not pretrained:
         return _create(name, num_classes=0, img_size=image_size, **args)
-    files = sorted(weights_root().glob(f"{name}*.safetensors"))
-    backbone = _load_file(name, args, files[0]) if files else _load_hub(name, args)
+    path = find_weights(name)
+    backbone = _load_file(name, args, path) if path else _load_hub(name, args)
+    square_grid(backbone)
     backbone.reset_classifier(0)
     if backbone.patch_embed.img_size != (image_size, image_size):
         _resize(backbone, name, image_size)
     return backbone
+
+
+def find_weights(name: str) -> Path | None:
+    """``<name>[.*].safetensors`` in ``REIDLIB_WEIGHTS``; None without one, an error with two."""
+    files = [*weights_root().glob(f"{name}.safetensors"),
+             *weights_root().glob(f"{name}.*.safetensors")]
+    if len(files) > 1:
+        raise ValueError(f"{weights_root()} holds several weights for {name}: "
+                         f"{', '.join(sorted(f.name for f in files))}; name one in full as the "
+                         "backbone, or leave one there")
+    return files[0] if files else None
 
 
 def _create(name: str, **kwargs) -> nn.Module:
@@ -176,8 +195,8 @@ def _load_hub(name: str, args: dict) -> nn.Module:
         raise FileNotFoundError(
             f"no weights for {name}: looked for {name}*.safetensors in {weights_root()} (set "
             "REIDLIB_WEIGHTS to another folder) and on timm's hub, which said: "
-            f"{str(error).splitlines()[0]}. Download them where there is a network and put the "
-            "file into that folder, or set pretrained: false") from error
+            f"{str(error).splitlines()[0].rstrip('.')}. Download them where there is a network "
+            "and put the file into that folder, or set pretrained: false") from error
 
 
 def _resize(backbone: nn.Module, name: str, image_size: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import papermill
 from jinja2 import DictLoader
+from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
@@ -92,6 +93,11 @@ def _run_all(workspace: Workspace, parameters: dict) -> int:
         except PapermillExecutionError as error:
             sys.stderr.write(f"error in {source.name}: {error.ename}: {error.evalue}\n"
                              f"Open notebooks/{source.name} (make lab) to look into it.\n")
+            return 1
+        except (DeadKernelError, OSError) as error:
+            sys.stderr.write(f"error in {source.name}: {error or 'the kernel died'}\n"
+                             "If the memory or the disk is full, make room; finished runs and the "
+                             "last epoch are kept, and make report goes on from there.\n")
             return 1
         say(f"      {time.perf_counter() - start:.0f} s")
     write_html(executed / NOTEBOOKS[-1].name, workspace.reports / "report.html")

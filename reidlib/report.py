@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from reidlib.config import VARIANTS, Study
+from reidlib.intervals import compare, verdict
 from reidlib.paths import Workspace, write_text
 from reidlib.results import (
     by_variant,
@@ -24,6 +25,7 @@ from reidlib.tables import (
     device_name,
     every_interval,
     every_protocol,
+    first_hits,
     headline,
     protocol_rules,
     query_rows,
@@ -111,10 +113,24 @@ def _step(changes: pd.DataFrame, published: float) -> str:
             f"{percent(published, signed=True)}.")
 
 
-def summary(study: Study, records: Sequence[dict], table: pd.DataFrame) -> str:
-    """What the README shows of a study: its setting and its results (``headline``)."""
+def gist(queries: pd.DataFrame) -> str:
+    """One sentence: what the paper's additions do together, against the baseline."""
+    base, paper = "baseline", "+ flipped query"
+    sides = [queries[(queries["row"] == row) & (queries["protocol"] == "standard")]
+             for row in (base, paper)]
+    change = compare(*sides)
+    mended, spoiled, n = first_hits(queries, base, paper)
+    return (f"Under `standard` the paper's additions together change mAP by "
+            f"{percent(change.difference, change.std, True, (change.low, change.high))} points "
+            f"against the baseline ({verdict(change)}); of {n} first hits (queries x seeds) they "
+            f"mend {mended} and spoil {spoiled}.")
+
+
+def summary(study: Study, records: Sequence[dict], queries: pd.DataFrame) -> str:
+    """What the README shows of a study: its setting, its gist and its results."""
     link = f"Everything else: [report](reports/{study.name}/report.md)."
-    return f"{setting(study, records)} {link}\n\n{to_markdown(table)}\n"
+    return (f"{setting(study, records)} {gist(queries)} {link}\n\n"
+            f"{to_markdown(headline(queries))}\n")
 
 
 def write_report(workspace: Workspace) -> Path:
@@ -133,7 +149,7 @@ def write_report(workspace: Workspace) -> Path:
     figures = [f"![{title}](figures/{name}.png)" for name, title in FIGURES.items()
                if (workspace.figures / f"{name}.png").is_file()]
     page = "\n\n".join([
-        f"# Report: study `{study.name}`", setting(study, records),
+        f"# Report: study `{study.name}`", setting(study, records), gist(queries),
         "## Results", to_markdown(table), HEADLINE_NOTE, sampling_note(queries),
         "## Does the paper hold?", "\n".join(f"- {s}" for s in verdicts(records, changes)),
         "## Is each step real?", to_markdown(steps_table(changes)), STEPS_NOTE,
@@ -145,7 +161,7 @@ def write_report(workspace: Workspace) -> Path:
         "## The data", "\n".join(f"- {words}" for words in audit["words"]),
         "## Cost, hardware, versions", to_markdown(cost(records)), environment(records),
         "## How to reproduce", f"```\n{command(study, records)}\n```"])
-    write_text(workspace.reports / "summary.md", summary(study, records, table))
+    write_text(workspace.reports / "summary.md", summary(study, records, queries))
     return write_text(workspace.reports / "report.md", page + "\n")
 
 
@@ -178,13 +194,14 @@ FIGURES = {
     "cmc": "CMC curves",
     "learning_curves": "learning curves",
     "tsne": "t-SNE of the gallery, baseline and improved",
-    "mended": "queries where the baseline's first hit is wrong and the improved model's is right",
+    "mended": ("largest gains among the queries where the baseline's first hit is wrong and the "
+               "improved model's is right"),
     "worst": "the worst queries of the improved model",
 }
 
 
 def environment(records: Sequence[dict]) -> str:
-    """Versions, hardware and commit of the runs; says so where they differ."""
+    """Versions, hardware and commit of the runs, each once."""
     versions = {", ".join(f"{k} {v}" for k, v in r["cost"]["versions"].items()) for r in records}
     commits = sorted({r["cost"]["commit"] for r in records})
     devices = sorted({device_name(r) for r in records})

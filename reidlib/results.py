@@ -66,8 +66,8 @@ def collect_runs(study: Study, workspace: Workspace, presets: Iterable[str],
     """The finished runs of the presets in all of the study's seeds.
 
     Raises:
-        FileNotFoundError: one is missing, or was run with another configuration; the message
-            names ``notebook``, which makes it.
+        FileNotFoundError: one is missing, or was run with another configuration or on other
+            data than 01_data found; the message names ``notebook``, which makes it.
     """
     records = []
     for preset in presets:
@@ -75,8 +75,9 @@ def collect_runs(study: Study, workspace: Workspace, presets: Iterable[str],
             config = study.config(preset, seed)
             folder = workspace.runs / config.run_id
             record = read_run(folder) if (folder / "run.json").is_file() else None
-            if record is None or record["config"] != asdict(config):
-                found = "it is not there" if record is None else "it has another configuration"
+            if record is None or record["fingerprint"] != config.fingerprint(study.checksum):
+                found = ("it is not there" if record is None else "it has another configuration"
+                         if record["config"] != asdict(config) else "it was run on other data")
                 raise FileNotFoundError(f"run {config.run_id} is needed and {found}: "
                                         f"run notebook {notebook} first")
             records.append(record)

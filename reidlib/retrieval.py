@@ -93,6 +93,9 @@ def rank_gallery(query: Embedded, gallery: Embedded, protocol: str = "standard",
     or for ``both`` sides.
     """
     rules = get_protocol(protocol)
+    if rules.draws:
+        raise ValueError(f"protocol {protocol!r} scores {rules.draws} drawn galleries and has no "
+                         "one ranking to show; standard ranks the whole gallery by its rules")
     check_pair(query, gallery, flip)
     similarity = query.features(flip != "none") @ gallery.features(flip == "both").T
     same = query.ids[:, None] == gallery.ids[None, :]

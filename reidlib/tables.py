@@ -76,6 +76,17 @@ def steps(queries: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def first_hits(queries: pd.DataFrame, before: str, after: str) -> tuple[int, int, int]:
+    """First hits that row ``after`` mends and spoils under ``standard``, and scored queries.
+
+    Over all seeds: a query counts once a seed.
+    """
+    sides = [_cut(queries, row, "standard").dropna(subset="AP").set_index(["path", "seed"])
+             for row in (before, after)]
+    right = [side["rank1"].eq(1).sort_index() for side in sides]
+    return (int((~right[0] & right[1]).sum()), int((right[0] & ~right[1]).sum()), len(right[0]))
+
+
 def steps_table(table: pd.DataFrame) -> pd.DataFrame:
     """``steps`` in percent, for reading."""
     return pd.DataFrame({
@@ -120,7 +131,8 @@ def protocol_rules(protocols: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame([{
         "protocol": p["name"], "same person, same camera": mark(p["drop_same_camera"]),
         "junk": mark(p["drop_junk"]),
-        "copies of the query": mark(p["drop_copies"] or p["drop_same_camera"]),
+        "copies of the query": ("with the camera" if p["drop_same_camera"]
+                                else mark(p["drop_copies"])),
         "average precision": _average_precision(p), "source": p["source"]} for p in protocols])
 
 

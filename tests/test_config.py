@@ -54,12 +54,31 @@ def test_fingerprint_follows_configuration_and_data():
     ({"schedule": "step"}, "unknown schedule 'step'; known: blockwise, end-to-end"),
     ({"epochs": -1}, "epochs is -1"),
     ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
+    ({"batch_size": 1}, "batch normalisation needs 2 or more"),
+    ({"global_weight": -1.0}, "global_weight is -1.0; it must be 0 or more"),
     ({"triplet_margin": 0.3}, "images_per_identity is None.*2 or more"),
     ({"images_per_identity": 5}, "batch_size 32 is not a multiple"),
 ])
 def test_values_that_cannot_be_run_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(TrainConfig(), **changes)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"epochs": "many"}, "epochs is 'many'; expected int"),
+    ({"epochs": 1.5}, "epochs is 1.5; expected int"),
+    ({"pretrained": "no"}, "pretrained is 'no'; expected bool"),
+    ({"lr": "fast"}, "lr is 'fast'; expected float"),
+    ({"seed": 5}, "unknown training parameter 'seed'"),
+    ({"am_margin": 0.2}, "am_margin is what the presets differ in"),
+])
+def test_wrong_types_and_presets_own_keys_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_config("baseline", overrides=changes)
+
+
+def test_numbers_as_yaml_reads_them():
+    assert make_config("baseline", overrides={"lr": "3e-4", "am_scale": 15}).lr == 3e-4
 
 
 def test_unknown_names_say_what_is_known(tmp_path):
@@ -75,7 +94,10 @@ def test_unknown_names_say_what_is_known(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("", "mine.yaml: expected `key: value` lines"),
-    ("seeds: [1]", "with at least `dataset`"),
+    ("seeds: [1]", "with at least `dataset: name`"),
+    ("dataset: [x", "mine.yaml is no YAML"),
+    ("dataset: x\ntrain: [1]", r"train is \[1\]; expected `key: value` lines"),
+    ("dataset: x\nchecksum: y", "unknown key in mine.yaml 'checksum'"),
     ("dataset: x\nseeds: []", "expected different whole numbers"),
     ("dataset: x\nseeds: [1, 1]", "expected different whole numbers"),
     ("dataset: x\ntrain: {epochs: -2}", "epochs is -2"),

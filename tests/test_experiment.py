@@ -39,7 +39,8 @@ def lab(study, tmp_path_factory):
 def test_a_run_record_holds_what_a_reader_asks(lab):
     record = lab.run("baseline", 0)
     assert {(s["protocol"], s["flip"], s["reranked"]) for s in record["scores"]} == {
-        (p, f, r) for p in PROTOCOLS for f in ("none", "query", "both") for r in (False, True)}
+        (p, f, r) for p in PROTOCOLS for f, r in (("none", False), ("query", False),
+                                                  ("both", False), ("query", True))}
     assert record["config"]["epochs"] == 2 and record["data"]["counts"]["query"]["images"] == 8
     assert record["protocols"][0]["name"] == "standard" and record["cost"]["versions"]["torch"]
     assert record["cost"]["hardware"]["device"] == "cpu" and record["cost"]["train_seconds"] > 0
@@ -90,11 +91,11 @@ def test_finished_runs_are_found_not_repeated(lab, monkeypatch):
 
 def test_a_changed_configuration_is_another_run_and_loses_nothing(lab, study, monkeypatch):
     before = lab.run("baseline", 0)
-    results.write_study(replace(study, train={**study.train, "epochs": 1}), lab.workspace)
+    results.write_study(replace(lab.study, train={**study.train, "epochs": 1}), lab.workspace)
     try:
         changed = Experiment(lab.workspace, "cpu").run("baseline", 0)
     finally:
-        results.write_study(study, lab.workspace)
+        results.write_study(lab.study, lab.workspace)
     assert changed["config"]["epochs"] == 1 and changed["fingerprint"] != before["fingerprint"]
     assert len(list(lab.workspace.artifacts.glob("baseline-s0-*"))) == 2
     back = lab.run("baseline", 0)

@@ -135,6 +135,12 @@ def test_own_csv_is_checked(tmp_path, capsys):
     draw_layout(tmp_path)
     rows = read_pku_reid(tmp_path)[["path", "id", "cam", "split"]]
     rows.to_csv(tmp_path / "people.csv", index=False)
+    assert fetch.main([str(tmp_path / "people.csv")]) == 1
+    assert "all queries show one person (001)" in capsys.readouterr().err
+    for side, cam in (("query", "01"), ("gallery", "02")):
+        rows.loc[len(rows)] = [f"train/{side}.png", "009", cam, side]
+        shutil.copy(tmp_path / FILES[0], tmp_path / "train" / f"{side}.png")
+    rows.to_csv(tmp_path / "people.csv", index=False)
     assert fetch.main([str(tmp_path / "people.csv")]) == 0
     printed = capsys.readouterr().out
     assert "people in" in printed and "complete and readable" in printed

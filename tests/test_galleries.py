@@ -62,9 +62,9 @@ def test_separation_by_hand():
     assert separation(two_directions, np.array([5, 9, 5, 9])) == pytest.approx(-0.5)
 
 
-def test_separation_needs_two_people():
-    with pytest.raises(ValueError, match="labels"):
-        separation(np.eye(3), np.array([1, 1, 1]))
+@pytest.mark.parametrize("ids", [[1, 1, 1], [1, 2, 3]])
+def test_separation_is_not_defined_for_one_person_or_single_images(ids):
+    assert np.isnan(separation(np.eye(3), np.array(ids)))
 
 
 def test_the_same_seed_gives_the_same_points(gallery):

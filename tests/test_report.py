@@ -102,6 +102,16 @@ def test_a_change_that_helps_some_and_hurts_others_is_undecided():
     assert tables.steps_table(changed)["seeds up"].tolist() == ["0 of 1", "0 of 1"]
 
 
+def test_first_hits_are_counted_in_both_directions():
+    table = queries(LEVELS)
+    wrong = {"baseline": [0, 1, 2], "+ flipped query": [2, 3]}
+    for row, paths in wrong.items():
+        own = (table["row"] == row) & table["path"].isin([f"{i}.png" for i in paths])
+        table.loc[own, "rank1"] = 0.0
+    assert tables.first_hits(table, "baseline", "+ flipped query") == (2, 1, 28)
+    assert "of 28 first hits (queries x seeds) they mend 2 and spoil 1" in report.gist(table)
+
+
 def test_few_people_are_said_to_be_few():
     assert "14 query identities. With so few" in report.sampling_note(queries(LEVELS))
 
@@ -126,8 +136,7 @@ def test_tracked_reports_are_those_of_their_runs(name):
     if not (folder / "summary.md").is_file():
         pytest.skip(f"no report of {name}")
     study, records = report.load_records(Workspace(name))
-    headline = tables.headline(tables.query_rows(records))
-    want = report.summary(study, records, headline)
+    want = report.summary(study, records, tables.query_rows(records))
     assert (folder / "summary.md").read_text(encoding="utf-8") == want
     page = (folder / "report.md").read_text(encoding="utf-8")
     for path in sorted((folder / "runs").glob("*/run.json")):

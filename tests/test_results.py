@@ -12,7 +12,7 @@ from reidlib.paths import Workspace
 
 @pytest.fixture
 def study():
-    return load_study("smoke")
+    return replace(load_study("smoke"), checksum="data")
 
 
 @pytest.fixture
@@ -39,6 +39,7 @@ def test_a_study_that_was_never_prepared_names_its_notebook(workspace):
 def publish(study, workspace, preset="baseline", seed=0, **changes):
     config = study.config(preset, seed)
     record = {"run_id": config.run_id, "preset": preset, "seed": seed,
+              "fingerprint": config.fingerprint("data"),
               "config": json.loads(json.dumps(vars(config))), "scores": [], **changes}
     tables = {"history": pd.DataFrame({"epoch": [0]}), "cmc": pd.DataFrame({"rank": [1]}),
               "per_query": per_query(AP=[0.5], first_hit=[np.inf], INP=[np.nan])}
@@ -64,6 +65,13 @@ def test_a_missing_or_other_run_names_its_notebook(study, workspace):
     longer = replace(study, train={**study.train, "epochs": 9})
     with pytest.raises(FileNotFoundError, match="another configuration: run notebook 02_base"):
         results.collect_runs(longer, workspace, ["baseline"], "02_baseline")
+
+
+def test_a_run_on_other_data_is_not_taken_for_this_one(study, workspace):
+    publish(study, workspace)
+    with pytest.raises(FileNotFoundError, match="was run on other data: run notebook 02_base"):
+        results.collect_runs(replace(study, checksum="new"), workspace, ["baseline"],
+                             "02_baseline")
 
 
 def test_a_damaged_record_says_what_to_do(study, workspace):
