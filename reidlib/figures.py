@@ -236,7 +236,7 @@ def ablation_bars(scores: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
 def protocol_gap(scores: pd.DataFrame, metric: str = "mAP") -> Figure:
     """How far apart protocols score the same runs: one line per row, one marker per protocol.
 
-    Columns: ``row, protocol, seed`` and ``metric`` (fraction). Large markers are means over seeds,
+    Columns: ``row, protocol, seed`` and ``metric`` (fraction). Markers are means over seeds,
     the number is what the paper's protocol adds to the standard one.
     """
     check_frame(scores, ["row", "protocol", "seed", metric], key=["row", "protocol", "seed"],
@@ -250,7 +250,6 @@ def protocol_gap(scores: pd.DataFrame, metric: str = "mAP") -> Figure:
         runs = scores[scores["row"] == row]
         means = runs.groupby("protocol", observed=True)[metric].mean()
         ax.plot([means.min(), means.max()], [y, y], color=colours[row], lw=3, alpha=0.4, zorder=1)
-        ax.plot(runs[metric], [y] * len(runs), ".", color=INK, ms=3, zorder=4, clip_on=False)
         for protocol, mean in means.items():
             ax.plot(mean, y, markers[protocol], ms=9, color=colours[row], mec="white", zorder=3,
                     clip_on=False)
@@ -264,7 +263,7 @@ def protocol_gap(scores: pd.DataFrame, metric: str = "mAP") -> Figure:
     ax.grid(False, axis="y")
     handles = [_sample(marker=markers[p], ms=9, mec="white") for p in protocols]
     fig.legend(handles, [_protocol_title(p) for p in protocols], loc="outside lower center",
-               ncols=3, title="mean over seeds (small dots: single seeds)")
+               ncols=3, title="mean over seeds")
     return fig
 
 
