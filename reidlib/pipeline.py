@@ -19,11 +19,16 @@ from reidlib.paths import ROOT, Workspace, whole_file, write_text
 from reidlib.progress import say
 from reidlib.repro import pick_device
 
-# nbconvert's page without the scripts that it would load from the network, at a reader's width
+# nbconvert's page without the scripts that it would load from the network, with the pictures'
+# descriptions, at a reader's width
 PAGE = """{% extends "lab/index.html.j2" %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
+{% block data_png scoped %}<div class="jp-RenderedImage jp-OutputArea-output">
+<img src="data:image/png;base64,{{ output.data['image/png'] | replace("\n", "") }}"
+ alt="{{ output | get_metadata('alt', 'image/png') | escape_html }}"
+ width="{{ output | get_metadata('width', 'image/png') }}"></div>{% endblock %}
 {% block html_head_css %}<style>
 main { max-width: 60rem; margin: auto; }
 .jp-RenderedHTMLCommon table { font-size: 0.85em; margin-left: 0; }

@@ -48,13 +48,15 @@ def test_the_failing_notebook_and_its_error_are_named(notebook, tmp_path, monkey
 
 def test_the_page_is_self_contained_and_shows_no_code(tmp_path):
     book = nbformat.v4.new_notebook()
-    output = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
+    output = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="},
+                                    metadata={"image/png": {"alt": "mAP of <all> rows"}})
     book.cells = [nbformat.v4.new_markdown_cell("# Title"),
                   nbformat.v4.new_code_cell("secret = 1", outputs=[output])]
     nbformat.write(book, tmp_path / "executed.ipynb")
     pipeline.write_html(tmp_path / "executed.ipynb", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "Title" in page and "secret" not in page and "data:image/png;base64,iVBOR" in page
+    assert 'alt="mAP of &lt;all&gt; rows"' in page
     assert "<script" not in page and not re.search(r'(src|href)="http|@import|url\(.?http', page)
 
 
