@@ -11,8 +11,6 @@ from torch import Tensor
 
 from reidlib.progress import bar
 
-BAR_FROM = 3000  # images; a bar for fewer is only noise
-
 
 def load_images(root: Path, paths: Sequence[str], size: int) -> UInt8[Tensor, "image 3 size size"]:
     """Decode images as RGB and resize them once, bicubic, to ``size`` x ``size`` pixels.
@@ -20,7 +18,7 @@ def load_images(root: Path, paths: Sequence[str], size: int) -> UInt8[Tensor, "i
     All images stay in memory: 150 kB each at 224 pixels.
     """
     images = np.empty((len(paths), size, size, 3), np.uint8)
-    for i, path in enumerate(bar(paths, len(paths), "decoding images", "image", BAR_FROM)):
+    for i, path in enumerate(bar(paths, len(paths), "decoding images", "image")):
         picture = Image.fromarray(load_picture(Path(root) / path))
         images[i] = picture.resize((size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -121,11 +121,12 @@ class Experiment:
         """The record of one run, trained now unless it is finished."""
         config = self.study.config(preset, seed)
         folder = self._folder(config)
-        if not (folder / "run.json").is_file():
+        record = read_run(folder) if (folder / "run.json").is_file() else None
+        if record is None:
             self._train(config, folder)
-        elif any(read_run(folder).get(name) != rules for name, rules in RULES.items()):
+        elif any(record.get(name) != rules for name, rules in RULES.items()):
             say(f"{config.run_id}: protocols have changed, saved embeddings scored again")
-            self._score(config, folder, read_run(folder)["cost"])
+            self._score(config, folder, record["cost"])
         else:
             say(f"{config.run_id}: finished before, not trained again")
         target = self.workspace.runs / config.run_id

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from PIL import Image
 
-from reidlib.paths import whole_file
+from reidlib.paths import whole_file, write_csv
 
 P = ParamSpec("P")
 
@@ -97,8 +97,7 @@ def save_figure(fig: Figure, path: Path, data: pd.DataFrame | None = None,
             palette = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         palette.save(png, format="png", optimize=True)
         if data is not None:
-            with whole_file(path.with_suffix(".csv")) as csv:
-                data.to_csv(csv, index=False, lineterminator="\n")
+            write_csv(path.with_suffix(".csv"), data)
     return path
 
 

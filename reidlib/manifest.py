@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from reidlib.paths import whole_file
+from reidlib.paths import write_csv
 from reidlib.progress import bar
 from reidlib.protocols import JUNK_ID
 
@@ -26,7 +26,6 @@ SPLITS = ["train", "query", "gallery"]
 LISTING = ["path", "id", "cam", "split"]
 COLUMNS = [*LISTING, "sha256", "width", "height"]
 IMAGE_FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"]
-BAR_FROM = 3000  # images; a progress bar for fewer is only noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +84,7 @@ def inspect_images(root: Path | str, paths: Iterable[str]) -> pd.DataFrame:
     paths = list(paths)
     with ThreadPoolExecutor() as pool:
         found = pool.map(lambda path: _inspect(root, path), paths)
-        rows = list(bar(found, len(paths), "checking images", "image", BAR_FROM))
+        rows = list(bar(found, len(paths), "checking images", "image"))
     return pd.DataFrame(rows, columns=["path", "sha256", "width", "height", "problem"])
 
 
@@ -97,9 +96,7 @@ def unreadable(root: Path | str, paths: Iterable[str]) -> dict[str, str]:
 
 def write_manifest(manifest: pd.DataFrame, path: Path | str) -> Path:
     """Write a manifest as CSV, whole or not at all; returns the path."""
-    with whole_file(Path(path)) as partial:
-        manifest.to_csv(partial, index=False, lineterminator="\n")
-    return Path(path)
+    return write_csv(Path(path), manifest)
 
 
 def load_manifest(path: Path | str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
+from reidlib import metrics
 from reidlib.protocols import JUNK_ID, Protocol
 from reidlib.reranking import rerank
 from reidlib.retrieval import Embedded, check_pair
@@ -59,8 +60,7 @@ class Matches:
         counts = np.bincount(self.query[keep], minlength=self.n_query)
         scored = np.flatnonzero(counts)
         counts = counts[scored]
-        own = np.arange(1, len(wrong) + 1) - np.repeat(np.cumsum(counts) - counts, counts)
-        return wrong + own, counts, scored
+        return wrong + metrics.count_up(counts), counts, scored
 
 
 def cosine(query: Embedded, gallery: Embedded, flip: str = "none", reranked: bool = False,
@@ -171,7 +171,7 @@ def _rank_block(similarity, rows: slice, plan: _Plan) -> tuple[np.ndarray, ...]:
         pair = slice(*bounds[i - rows.start:i - rows.start + 2])
         theirs = to_numpy(similarity[i - rows.start][plan.wrong_copies[i]])
         in_copies[pair] = (theirs[None, :] >= value[pair, None]).sum(1)
-    in_drawn = _count_drawn(to_numpy(similarity), value, bounds, rows, plan)
+    in_drawn = _count_drawn(similarity, value, bounds, rows, plan)
     in_junk = np.zeros(len(row), np.int64)
     if len(plan.junk):
         in_junk = _count_at_least(similarity[:, plan.junk], value, bounds)
@@ -180,7 +180,7 @@ def _rank_block(similarity, rows: slice, plan: _Plan) -> tuple[np.ndarray, ...]:
             in_junk, in_copies, in_drawn)
 
 
-def _count_drawn(similarity: np.ndarray, value: np.ndarray, bounds: np.ndarray, rows: slice,
+def _count_drawn(similarity, value: np.ndarray, bounds: np.ndarray, rows: slice,
                  plan: _Plan) -> np.ndarray:
     """(pair, draw): wrong images of each drawn gallery that are at least as similar.
 
@@ -190,7 +190,7 @@ def _count_drawn(similarity: np.ndarray, value: np.ndarray, bounds: np.ndarray, 
     if not counts.size:
         return counts
     drawn = plan.drawn.view(np.uint8)
-    for line, person, a, b in zip(similarity, plan.query_ids[rows], bounds[:-1].tolist(),
+    for line, person, a, b in zip(to_numpy(similarity), plan.query_ids[rows], bounds[:-1].tolist(),
                                   bounds[1:].tolist(), strict=True):
         if a == b:
             continue

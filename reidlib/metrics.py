@@ -55,14 +55,19 @@ def cmc(first: np.ndarray, length: int) -> np.ndarray:
     return (np.sort(first).searchsorted(np.arange(1, length + 1), "right")) / len(first)
 
 
+def count_up(counts: np.ndarray) -> np.ndarray:
+    """1, 2, ... within each query, one query after the other."""
+    return np.arange(1, counts.sum() + 1) - np.repeat(_starts(counts), counts)
+
+
 def _starts(counts: np.ndarray) -> np.ndarray:
     return np.cumsum(counts) - counts
 
 
 def _found(ranks: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """1, 2, ... within each query: how many matches have been found at each match."""
+    """How many of its query's matches have been found at each match; checks the two arrays."""
     if not len(counts) or counts.min() < 1:
         raise ValueError("a query without a match has no score; leave it out before scoring")
     if counts.sum() != len(ranks):
         raise ValueError(f"counts add up to {counts.sum()}, but there are {len(ranks)} ranks")
-    return np.arange(1, len(ranks) + 1) - np.repeat(_starts(counts), counts)
+    return count_up(counts)

@@ -49,6 +49,13 @@ def write_text(path: Path, text: str) -> Path:
     return Path(path)
 
 
+def write_csv(path: Path, table) -> Path:
+    """Write a pandas table, whole or not at all: full precision, one line ending everywhere."""
+    with whole_file(path) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
+    return Path(path)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folders of one study below ``root`` (default: this repository)."""

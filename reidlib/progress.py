@@ -22,6 +22,6 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def bar(items: Iterable[T], total: int, name: str, unit: str, least: int = 0) -> Iterator[T]:
-    """``items`` under a bar, unless nobody watches or there are fewer than ``least``."""
+def bar(items: Iterable[T], total: int, name: str, unit: str, least: int = 3000) -> Iterator[T]:
+    """``items`` under a bar, unless nobody watches or fewer than ``least`` make it only noise."""
     yield from tqdm(items, name, total, unit=unit, disable=total < least or not watched())

@@ -22,6 +22,7 @@ from reidlib.results import (
 from reidlib.tables import (
     SHOWN,
     cost,
+    cut,
     device_name,
     every_interval,
     every_protocol,
@@ -87,14 +88,14 @@ def _level(ours: dict[str, pd.DataFrame], row) -> str:
     weight = 1 / paper_like["n_valid_query"].iloc[0]
     gaps = [paper_like["rank1"].mean() - row.rank1, paper_like["mAP"].mean() - row.mAP]
     if all(abs(gap) <= weight for gap in gaps):
-        verdict = "it reproduces, to within one query"
+        level = "it reproduces, to within one query"
     elif min(gaps) < -weight:
-        verdict = "it falls short of the paper by more than one query"
+        level = "it falls short of the paper by more than one query"
     else:
-        verdict = "it does not reproduce: it is better by more than one query"
+        level = "it does not reproduce: it is better by more than one query"
     return (f"rank-1 {percent(paper_like['rank1'].mean())} and mAP "
             f"{percent(paper_like['mAP'].mean())} under `lat-top10`, the paper has "
-            f"{percent(row.rank1)} and {percent(row.mAP)} ({row.source}): {verdict} "
+            f"{percent(row.rank1)} and {percent(row.mAP)} ({row.source}): {level} "
             f"({percent(weight)} points). Under `standard` the same embeddings have "
             f"rank-1 {percent(standard['rank1'].mean())} and mAP "
             f"{percent(standard['mAP'].mean())}. ")
@@ -116,9 +117,7 @@ def _step(changes: pd.DataFrame, published: float) -> str:
 def gist(queries: pd.DataFrame) -> str:
     """One sentence: what the paper's additions do together, against the baseline."""
     base, paper = "baseline", "+ flipped query"
-    sides = [queries[(queries["row"] == row) & (queries["protocol"] == "standard")]
-             for row in (base, paper)]
-    change = compare(*sides)
+    change = compare(*(cut(queries, row, "standard") for row in (base, paper)))
     mended, spoiled, n = first_hits(queries, base, paper)
     return (f"Under `standard` the paper's additions together change mAP by "
             f"{percent(change.difference, change.std, True, (change.low, change.high))} points "
@@ -126,11 +125,12 @@ def gist(queries: pd.DataFrame) -> str:
             f"mend {mended} and spoil {spoiled}.")
 
 
-def summary(study: Study, records: Sequence[dict], queries: pd.DataFrame) -> str:
-    """What the README shows of a study: its setting, its gist and its results."""
+def summary(study: Study, records: Sequence[dict], queries: pd.DataFrame,
+            table: pd.DataFrame) -> str:
+    """What the README shows of a study: its setting, its gist and its results (``headline``)."""
     link = f"Everything else: [report](reports/{study.name}/report.md)."
     return (f"{setting(study, records)} {gist(queries)} {link}\n\n"
-            f"{to_markdown(headline(queries))}\n")
+            f"{to_markdown(table)}\n")
 
 
 def write_report(workspace: Workspace) -> Path:
@@ -140,11 +140,11 @@ def write_report(workspace: Workspace) -> Path:
     """
     study, records = load_records(workspace)
     queries = query_rows(records)
-    table, changes = headline(queries), steps(queries)
+    table, changes, rates = headline(queries), steps(queries), verification(records)
     audit = pd.read_csv(workspace.tables / "audit.csv")
     for name, content in {"scores": by_variant(score_table(records)), "headline": table,
                           "steps": changes, "intervals": every_interval(queries),
-                          "verification": verification(records)}.items():
+                          "verification": rates}.items():
         write_csv(workspace.tables / f"{name}.csv", content)
     figures = [f"![{title}](figures/{name}.png)" for name, title in FIGURES.items()
                if (workspace.figures / f"{name}.png").is_file()]
@@ -156,12 +156,12 @@ def write_report(workspace: Workspace) -> Path:
         "## The same embeddings under every protocol", "mAP, percent:",
         to_markdown(every_protocol(records)),
         to_markdown(protocol_rules(records[0]["protocols"])),
-        "## Verification", to_markdown(verification(records)), VERIFICATION_NOTE,
+        "## Verification", to_markdown(rates), VERIFICATION_NOTE,
         "## Figures", *figures,
         "## The data", "\n".join(f"- {words}" for words in audit["words"]),
         "## Cost, hardware, versions", to_markdown(cost(records)), environment(records),
         "## How to reproduce", f"```\n{command(study, records)}\n```"])
-    write_text(workspace.reports / "summary.md", summary(study, records, queries))
+    write_text(workspace.reports / "summary.md", summary(study, records, queries, table))
     return write_text(workspace.reports / "report.md", page + "\n")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from reidlib.config import VARIANTS, Study
-from reidlib.paths import Workspace, whole_file, write_text
+from reidlib.paths import Workspace, whole_file, write_csv, write_text
 
 RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
 VALUES = ["AP", "INP", "first_hit", "rank1", "rank5", "rank10"]  # of one query
@@ -156,12 +156,6 @@ def to_markdown(table: pd.DataFrame) -> str:
     marks = ["--:" if cells[name].str.fullmatch(numbers).all() else ":--" for name in cells]
     lines = [cells.columns, marks, *cells.to_numpy()]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Full precision, one line ending everywhere."""
-    with whole_file(path) as partial:
-        table.to_csv(partial, index=False, lineterminator="\n")
 
 
 def write_json(path: Path, value) -> None:

@@ -24,6 +24,11 @@ def query_rows(records: Sequence[dict]) -> pd.DataFrame:
     return by_variant(read_tables(records, "per_query"))
 
 
+def cut(queries: pd.DataFrame, row: str, protocol: str) -> pd.DataFrame:
+    """One results row under one protocol."""
+    return queries[(queries["row"] == row) & (queries["protocol"] == protocol)]
+
+
 def headline(queries: pd.DataFrame) -> pd.DataFrame:
     """One line a results row: rank-1 and mAP (percent) per protocol, and the paper's own."""
     paper = paper_scores().set_index("row")
@@ -31,7 +36,7 @@ def headline(queries: pd.DataFrame) -> pd.DataFrame:
     for label in queries["row"].unique():
         line = {"model": label}
         for protocol in SHOWN:
-            own = _cut(queries, label, protocol)
+            own = cut(queries, label, protocol)
             rank1, ap = interval(own, "rank1"), interval(own, "mAP")
             line[f"{protocol} rank-1"] = percent(rank1.value, rank1.std)
             line[f"{protocol} mAP"] = percent(ap.value, ap.std, ends=(ap.low, ap.high))
@@ -66,7 +71,7 @@ def steps(queries: pd.DataFrame) -> pd.DataFrame:
     labels, lines = queries["row"].unique().tolist(), []
     for above, label in pairwise(labels):
         for protocol in SHOWN:
-            sides = [_cut(queries, name, protocol) for name in (above, label)]
+            sides = [cut(queries, name, protocol) for name in (above, label)]
             result = compare(*sides)
             by_seed = [side.groupby("seed")["AP"].mean() for side in sides]
             lines.append({"row": label, "above": above, "protocol": protocol, **result._asdict(),
@@ -81,7 +86,7 @@ def first_hits(queries: pd.DataFrame, before: str, after: str) -> tuple[int, int
 
     Over all seeds: a query counts once a seed.
     """
-    sides = [_cut(queries, row, "standard").dropna(subset="AP").set_index(["path", "seed"])
+    sides = [cut(queries, row, "standard").dropna(subset="AP").set_index(["path", "seed"])
              for row in (before, after)]
     right = [side["rank1"].eq(1).sort_index() for side in sides]
     return (int((~right[0] & right[1]).sum()), int((right[0] & ~right[1]).sum()), len(right[0]))
@@ -107,10 +112,6 @@ def verification(records: Sequence[dict]) -> pd.DataFrame:
     wide = table.assign(cell=cells)["cell"].unstack()
     wide.columns = [f"TPR at FPR {percent(rate)} %" for rate in wide.columns]
     return wide.reset_index(names="model").astype(str)
-
-
-def _cut(queries: pd.DataFrame, row: str, protocol: str) -> pd.DataFrame:
-    return queries[(queries["row"] == row) & (queries["protocol"] == protocol)]
 
 
 def every_protocol(records: Sequence[dict], score: str = "mAP") -> pd.DataFrame:

@@ -136,7 +136,8 @@ def test_tracked_reports_are_those_of_their_runs(name):
     if not (folder / "summary.md").is_file():
         pytest.skip(f"no report of {name}")
     study, records = report.load_records(Workspace(name))
-    want = report.summary(study, records, tables.query_rows(records))
+    queries = tables.query_rows(records)
+    want = report.summary(study, records, queries, tables.headline(queries))
     assert (folder / "summary.md").read_text(encoding="utf-8") == want
     page = (folder / "report.md").read_text(encoding="utf-8")
     for path in sorted((folder / "runs").glob("*/run.json")):
