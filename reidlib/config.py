@@ -14,6 +14,7 @@ import yaml
 from reidlib.paths import ROOT
 
 PARAMS = ROOT / "notebooks" / "params"
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,53 @@ class TrainConfig:
     schedule: str = "blockwise"       # or "end-to-end"
     release_every: int = 2            # blockwise: epochs until one more block is released
     lr_decay: float = 0.8             # blockwise: factor at every release
+    # recipes that the paper does without
+    warmup_epochs: float | None = None  # linear warm-up over so many epochs, then cosine to 0
+    layer_decay: float = 1.0          # factor of the rate from one block to the one below it
+    label_smoothing: float = 0.0
+    random_erasing: float = 0.0       # share of the images that lose a rectangle (Zhong 2020)
+    clip_norm: float | None = None    # largest norm of the gradient of one step
+    ema_decay: float | None = None    # keep a running mean of the weights and return that
+    validation_ids: int = 0           # training identities held out; the best epoch's weights count
+    # how it is computed
+    precision: str = "fp32"           # or "bf16": autocast, about twice as fast where supported
+    accumulate: int = 1               # parts a batch is worked off in, each with its own statistics
+    compiled: bool = False            # torch.compile
+    deterministic: bool = False       # only algorithms that give the same bits again, on CUDA too
 
     def __post_init__(self):
         _check_choice("feature", self.feature, ("mixed", "local"))
         _check_choice("schedule", self.schedule, ("blockwise", "end-to-end"))
-        for name in ("image_size", "release_every", "lr", "backbone_lr", "am_scale"):
+        _check_choice("precision", self.precision, PRECISIONS)
+        for name in ("image_size", "release_every", "lr", "backbone_lr", "am_scale", "accumulate",
+                     "layer_decay"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("epochs", "weight_decay", "global_weight"):
+        for name in ("epochs", "weight_decay", "global_weight", "validation_ids"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("label_smoothing", "random_erasing", "ema_decay"):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm is {self.clip_norm}; it must be above 0, or nothing")
+        if self.validation_ids == 1:
+            raise ValueError("validation_ids is 1; a score needs 2 or more identities, or 0 for "
+                             "no validation")
+        self._check_schedule()
+        self._check_batch()
+
+    def _check_schedule(self) -> None:
+        if self.warmup_epochs is None:
+            return
+        if self.schedule == "blockwise":
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs} but schedule is blockwise, "
+                             "which sets the learning rates itself; use schedule: end-to-end")
+        if self.warmup_epochs < 0 or 0 < self.epochs < self.warmup_epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}; it must be between 0 and "
+                             f"epochs, {self.epochs}")
+
+    def _check_batch(self) -> None:
         if self.batch_size < 2:
             raise ValueError(f"batch_size is {self.batch_size}; batch normalisation needs 2 or "
                              "more images")
@@ -65,14 +103,30 @@ class TrainConfig:
         if self.images_per_identity and self.batch_size % self.images_per_identity:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of "
                              f"images_per_identity {self.images_per_identity}")
+        least = 2 * (self.images_per_identity or 1)
+        if self.batch_size % self.accumulate or self.batch_size < least * self.accumulate:
+            raise ValueError(f"accumulate is {self.accumulate}: batch_size {self.batch_size} "
+                             f"cannot be worked off in so many equal parts of {least} or more")
+
+    @property
+    def part_size(self) -> int:
+        """Images in memory at a time."""
+        return self.batch_size // self.accumulate
 
     @property
     def run_id(self) -> str:
         return f"{self.preset}-s{self.seed}"
 
     def fingerprint(self, data_checksum: str) -> str:
-        """Hash of everything that decides a run's outcome: the configuration and the data."""
-        text = json.dumps([asdict(self), data_checksum], sort_keys=True)
+        """Hash of everything that decides a run's outcome: the configuration and the data.
+
+        Of the configuration what differs from the defaults, so that a new field, whose default is
+        what was done before, leaves finished runs valid. A default itself is never changed.
+        """
+        default = TrainConfig()
+        changed = {name: value for name, value in asdict(self).items()
+                   if value != getattr(default, name)}
+        text = json.dumps([changed, data_checksum], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,33 +1,15 @@
-"""A checked manifest -> in-memory images -> batches: decoding, identity sampling, augmentation."""
+"""In-memory images -> training batches: identity sampling, each process's share, augmentation."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from PIL import Image
 from torch import Tensor
+from torchvision.transforms import v2
 
-from reidlib.progress import bar
-
-
-def load_images(root: Path, paths: Sequence[str], size: int) -> UInt8[Tensor, "image 3 size size"]:
-    """Decode images as RGB and resize them once, bicubic, to ``size`` x ``size`` pixels.
-
-    All images stay in memory: 150 kB each at 224 pixels.
-    """
-    images = np.empty((len(paths), size, size, 3), np.uint8)
-    for i, path in enumerate(bar(paths, len(paths), "decoding images", "image")):
-        picture = Image.fromarray(load_picture(Path(root) / path))
-        images[i] = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-
-
-def load_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
-    """One image as it is stored, RGB."""
-    with Image.open(path) as image:
-        return np.array(image.convert("RGB"))
+from reidlib.processes import n_processes, share
 
 
 class IdentitySampler:
@@ -37,7 +19,8 @@ class IdentitySampler:
     no identity twice in a batch. An identity whose images do not fill its last group (or which has
     fewer than K) fills it with others of its own images, repeated where it must. The last batches
     of an epoch hold fewer identities where they do not come out even; one that would hold a single
-    identity has no negative and is left out.
+    identity has no negative and is left out. With several processes whole groups are dealt to them,
+    and what does not come out even is left out.
     """
 
     def __init__(self, ids: Int[np.ndarray, "image"], n_identities: int, n_images: int,
@@ -48,9 +31,11 @@ class IdentitySampler:
         self.p, self.k, self.seed = n_identities, n_images, seed
         self.by_id = [np.flatnonzero(ids == i) for i in np.unique(ids)]
 
-    def batches(self, epoch: int) -> Iterator[Int[np.ndarray, "batch"]]:
+    def batches(self, epoch: int) -> list[Int[np.ndarray, "batch"]]:
         """Image indices of each batch of an epoch; the same for the same (seed, epoch)."""
-        rng = np.random.default_rng((self.seed, epoch))
+        return list(self._batches(np.random.default_rng((self.seed, epoch))))
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         groups = [(i, group) for i, own in enumerate(self.by_id) for group in self._deal(own, rng)]
         waiting = [groups[i] for i in rng.permutation(len(groups))]
         while waiting:
@@ -60,8 +45,9 @@ class IdentitySampler:
                     taken[i] = group
                 else:
                     later.append((i, group))
-            if len(taken) > 1:
-                yield np.concatenate(list(taken.values()))
+            even = len(taken) - len(taken) % n_processes()
+            if even > 1:
+                yield np.concatenate(list(taken.values())[:even])
             waiting = later
 
     def _deal(self, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -76,29 +62,76 @@ class ShuffleSampler:
     def __init__(self, n_images: int, batch_size: int, seed: int = 0):
         self.n_images, self.batch_size, self.seed = n_images, min(batch_size, n_images), seed
 
-    def batches(self, epoch: int) -> Iterator[Int[np.ndarray, "batch"]]:
+    def batches(self, epoch: int) -> list[Int[np.ndarray, "batch"]]:
         order = np.random.default_rng((self.seed, epoch)).permutation(self.n_images)
-        for start in range(0, self.n_images - self.batch_size + 1, self.batch_size):
-            yield order[start:start + self.batch_size]
+        return list(order[:self.n_images - self.n_images % self.batch_size]
+                    .reshape(-1, self.batch_size))
 
 
+@dataclass(frozen=True)
 class Batches:
-    """Training batches on a device: sampled, each image mirrored with probability 1/2.
+    """Training batches on a device: sampled, mirrored with probability 1/2, perhaps erased in part.
 
-    Seeded from (seed, epoch), so that an epoch is the same whichever epochs ran before it.
+    What happens to an image is drawn from (seed, epoch) and its place in the epoch, so that an
+    epoch is the same whichever epochs ran before it, in whatever number of processes.
+
+    Args:
+        images: all of them, in memory or memory-mapped; those of a batch go to ``device``.
+        erasing: share of the images in which a random rectangle is painted over (Zhong et al.
+            2020, arXiv:1708.04896).
+        fill: colour of that rectangle, R, G, B from 0 to 255.
+        rows: where in ``images`` the sampler's images are; None: it samples all of them.
     """
 
-    def __init__(self, images: UInt8[Tensor, "image 3 height width"], ids: Int[Tensor, "image"],
-                 sampler: IdentitySampler | ShuffleSampler, device: torch.device):
-        self.images, self.ids, self.sampler, self.device = images, ids, sampler, device
+    images: UInt8[Tensor, "image 3 height width"]
+    ids: Int[Tensor, "sampled"]
+    sampler: IdentitySampler | ShuffleSampler
+    device: torch.device
+    erasing: float = 0.0
+    fill: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    rows: Int[Tensor, "sampled"] | None = None
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        rng = np.random.default_rng((self.sampler.seed, epoch, 1))
-        for chosen in self.sampler.batches(epoch):
-            index = torch.from_numpy(chosen)
-            images, ids = self.images[index].to(self.device), self.ids[index].to(self.device)
-            mirror = torch.from_numpy(rng.random(len(chosen)) < 0.5).to(self.device)
-            yield torch.where(mirror[:, None, None, None], images.flip(-1), images), ids
+    def epoch(self, epoch: int) -> "Epoch":
+        return Epoch(self, epoch)
+
+
+class Epoch:
+    """One epoch of ``Batches``: pairs (this process's images, the whole batch's identities)."""
+
+    def __init__(self, source: Batches, epoch: int):
+        self.source, self.number = source, epoch
+        self.chosen = source.sampler.batches(epoch)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        source = self.source
+        rng = np.random.default_rng((source.sampler.seed, self.number, 1))
+        erase = v2.RandomErasing(source.erasing, value=list(source.fill))
+        for chosen in self.chosen:
+            mirrored, seeds = rng.random(len(chosen)) < 0.5, rng.integers(2**62, size=len(chosen))
+            mine = share(len(chosen))
+            sampled = torch.from_numpy(chosen)
+            rows = sampled if source.rows is None else source.rows[sampled]
+            images = self._to_device(source.images[rows[mine]])
+            mirror = self._to_device(torch.from_numpy(mirrored[mine]))
+            images = torch.where(mirror[:, None, None, None], images.flip(-1), images)
+            if source.erasing:  # torchvision draws once a call, so image by image
+                images = torch.stack([_seeded(erase, image, int(seed))
+                                      for image, seed in zip(images, seeds[mine], strict=True)])
+            yield images, self._to_device(source.ids[sampled])
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        if self.source.device.type == "cuda":
+            return values.pin_memory().to(self.source.device, non_blocking=True)
+        return values
+
+
+def _seeded(transform: v2.Transform, image: Tensor, seed: int) -> Tensor:
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
+        torch.manual_seed(seed)
+        return transform(image)
 
 
 def number_ids(ids: Sequence[str]) -> tuple[Int[Tensor, "image"], list[str]]:

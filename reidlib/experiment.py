@@ -1,34 +1,33 @@
-"""Composition root: study -> data -> model -> fit -> evaluate -> record; finds finished runs."""
+"""The runs of a study: data -> training -> embeddings -> scores -> record; finds finished ones.
 
+From the command line one run, in one process or in several on one or more machines:
+accelerate launch -m reidlib.experiment --study pku-reid --preset improved --seed 0
+"""
+
+import argparse
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reidlib import repro, training
+from reidlib import repro
 from reidlib.audit import check_scorable
-from reidlib.config import Study, TrainConfig, check_keys
-from reidlib.data import (
-    Batches,
-    IdentitySampler,
-    ShuffleSampler,
-    load_images,
-    load_picture,
-    number_ids,
-)
+from reidlib.composition import train
+from reidlib.config import PRESETS, Study, TrainConfig, check_keys, load_study
 from reidlib.drawing import SyntheticSpec
-from reidlib.losses import ReidLoss
+from reidlib.images import load_picture, open_images
 from reidlib.manifest import Dataset, load_manifest, write_manifest
 from reidlib.matching import RERANKING, cosine
-from reidlib.models import LATransformer, build_backbone
-from reidlib.paths import Workspace, whole_file
+from reidlib.models import LATransformer
+from reidlib.paths import ROOT, Workspace, whole_file
+from reidlib.processes import is_main, make_accelerator, n_processes, wait_for_all
 from reidlib.progress import say
 from reidlib.protocols import PROTOCOLS
 from reidlib.readers import locate, read_dataset
@@ -76,66 +75,52 @@ def _drawn(study: Study, workspace: Workspace) -> Path | None:
     return workspace.artifacts / "data" if study.dataset == "synthetic" else None
 
 
-def build_model(config: TrainConfig, n_identities: int) -> LATransformer:
-    """The model of a run, freshly initialised from its seed (backbone weights where asked for)."""
-    repro.seed_globals(config.seed)
-    backbone = build_backbone(config.backbone, config.image_size, config.pretrained,
-                              config.backbone_args)
-    return LATransformer(backbone, n_identities, y_pooling=config.y_pooling,
-                         global_weight=config.global_weight, feature=config.feature,
-                         cosine=config.am_margin is not None)
-
-
-def train(config: TrainConfig, images: Tensor, ids: Sequence[str], device: torch.device,
-          checkpoint: Path | None = None, key: str = "") -> tuple[LATransformer, list[dict]]:
-    """Train one model on uint8 images and their identities; returns it and its history."""
-    labels, names = number_ids(ids)
-    model = build_model(config, len(names)).to(device)
-    optimiser = training.make_optimiser(model, config.lr, config.backbone_lr, config.weight_decay)
-    release = {}
-    if config.schedule == "blockwise":
-        release = {"on_epoch_start": training.blockwise(model, optimiser, config.release_every,
-                                                        config.lr_decay)}
-    if config.images_per_identity:
-        sampler = IdentitySampler(labels.numpy(), config.batch_size // config.images_per_identity,
-                                  config.images_per_identity, config.seed)
-    else:
-        sampler = ShuffleSampler(len(labels), config.batch_size, config.seed)
-    loss = ReidLoss(config.am_margin, config.am_scale, config.triplet_margin)
-    history = training.fit(model, Batches(images, labels, sampler, device).epoch, loss, optimiser,
-                           config.epochs, checkpoint=checkpoint, key=key, name=config.run_id,
-                           **release)
-    return model, history
-
-
 class Experiment:
-    """The runs of one study in one workspace: trained once, found again afterwards."""
+    """The runs of one study in one workspace: trained once, found again afterwards.
 
-    def __init__(self, workspace: Workspace, device: str = "auto"):
+    ``tracker``: one of accelerate's, such as "tensorboard", to follow a training by; its files
+    are in the run's folder below ``artifacts/``.
+    """
+
+    def __init__(self, workspace: Workspace, device: str = "auto", tracker: str | None = None):
         self.workspace = workspace
         self.study = read_study(workspace)
         self.dataset = open_dataset(self.study, workspace)
         self.device = repro.pick_device(device)
+        self.tracker = tracker
 
     def run(self, preset: str, seed: int) -> dict:
-        """The record of one run, trained now unless it is finished."""
+        """The record of one run, trained now unless it is finished.
+
+        Where several processes train it together, all call this and the main one writes.
+        """
         config = self.study.config(preset, seed)
         folder = self._folder(config)
         record = read_run(folder) if (folder / "run.json").is_file() else None
+        wait_for_all()  # all have looked before one writes
         if record is None:
             self._train(config, folder)
-        elif any(record.get(name) != rules for name, rules in RULES.items()):
+        elif is_main() and any(record.get(name) != rules for name, rules in RULES.items()):
             say(f"{config.run_id}: protocols have changed, saved embeddings scored again")
             self._score(config, folder, record["cost"])
-        else:
+        elif is_main():
             say(f"{config.run_id}: finished before, not trained again")
         target = self.workspace.runs / config.run_id
-        publish_run(folder, target)
+        if is_main():
+            publish_run(folder, target)
+        wait_for_all()
         return read_run(target)
 
     def runs(self, presets: Iterable[str]) -> list[dict]:
-        """Records of all presets in all seeds of the study."""
-        return [self.run(preset, seed) for preset in presets for seed in self.study.seeds]
+        """Records of all presets in all seeds of the study, one after the other.
+
+        Within ``joblib.parallel_config(n_jobs=...)`` as many at a time, in processes of their own;
+        with ``backend="dask"`` or ``"ray"`` on a cluster that shares this workspace's folder.
+        """
+        for split in ("train", "query", "gallery"):
+            self._images(split)  # decoded here, once, for all of them
+        return joblib.Parallel()(joblib.delayed(self.run)(preset, seed) for preset in presets
+                                 for seed in self.study.seeds)
 
     def embeddings(self, preset: str, seed: int, notebook: str) -> tuple[Embedded, Embedded]:
         """Query and gallery embeddings of a finished run; else an error naming ``notebook``."""
@@ -158,25 +143,29 @@ class Experiment:
         fingerprint = config.fingerprint(self.dataset.checksum)
         return self.workspace.artifacts / f"{config.run_id}-{fingerprint[:8]}"
 
-    @cached_property
-    def _images(self) -> dict[str, Tensor]:
+    def _images(self, split: str) -> Tensor:
         size = self.study.config("baseline", 0).image_size
-        return {split: load_images(self.dataset.root, part["path"].tolist(), size)
-                for split, part in self.dataset.manifest.groupby("split")}
+        cache = self.workspace.artifacts / "images" / f"{split}-{size}.npy"
+        return open_images(self.dataset.root, self._split(split), size, cache)
 
     def _split(self, split: str) -> pd.DataFrame:
         return self.dataset.manifest[self.dataset.manifest["split"] == split]
 
     def _train(self, config: TrainConfig, folder: Path) -> None:
         checkpoint = folder / "checkpoint.pt"
-        key = config.fingerprint(self.dataset.checksum)
-        model, history = train(config, self._images["train"], self._split("train")["id"].tolist(),
-                               self.device, checkpoint, key)
+        if is_main():
+            self._images("train")  # made by one process, mapped by all
+        wait_for_all()
+        key = {"configuration": config.fingerprint(""), "data set": self.dataset.checksum}
+        model, history = train(config, self._images("train"), self._split("train"), self.device,
+                               checkpoint, key, self.tracker)
+        if not is_main():
+            return
         start = time.perf_counter()
         for split in ("query", "gallery"):
             self._embed(model, split, folder)
         cost = {"train_seconds": sum(row["seconds"] for row in history),
-                "embed_seconds": time.perf_counter() - start,
+                "embed_seconds": time.perf_counter() - start, "processes": n_processes(),
                 "hardware": repro.hardware(self.device), "versions": repro.versions(),
                 "commit": repro.git_commit()}
         with whole_file(folder / "weights.safetensors") as partial:
@@ -206,7 +195,44 @@ class Experiment:
 
     def _embed(self, model: LATransformer, split: str, folder: Path) -> None:
         part = self._split(split)
-        emb, mirrored = embed(model, self._images[split])
+        emb, mirrored = embed(model, self._images(split))
         text = {name: part[name].to_numpy(str) for name in ("id", "cam", "path", "sha256")}
         embedded = Embedded(emb, mirrored, text["path"], text["id"], text["cam"], text["sha256"])
         embedded.save(folder / f"{split}.npz")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: one run of a study; its record is written by the main process."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reidlib.experiment", description="Train and score one run. With "
+        "`accelerate launch -m reidlib.experiment ...` several processes, on one or more machines, "
+        "work on it together.")
+    parser.add_argument("--study", required=True, help="a file of notebooks/params, without .yaml")
+    parser.add_argument("--preset", required=True, choices=list(PRESETS))
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument("--tracker", help="follow the training, such as tensorboard "
+                        "(pip install -e '.[tensorboard]')")
+    parser.add_argument("--workspace", type=Path, default=ROOT, help="write reports/ and artifacts/"
+                        " below this folder (default: this repository)")
+    args = parser.parse_args(argv)
+    workspace = Workspace(args.study, args.workspace.resolve())
+    try:
+        device = repro.pick_device(args.device)
+        make_accelerator(device)  # joins the processes, where there are several
+        if is_main() and not (workspace.reports / "study.json").is_file():
+            prepare_study(load_study(args.study), workspace)
+        wait_for_all()
+        record = Experiment(workspace, args.device, args.tracker).run(args.preset, args.seed)
+    except (ValueError, FileNotFoundError, FloatingPointError, MemoryError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    if is_main():
+        score = next(s for s in record["scores"] if s["protocol"] == "standard")
+        say(f"{record['run_id']}: standard mAP {score['mAP']:.3f}, rank-1 {score['rank1']:.3f}; "
+            f"record in {record['folder']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

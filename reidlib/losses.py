@@ -7,20 +7,26 @@ from torch.nn.functional import cross_entropy
 
 
 def part_cross_entropy(logits: Float[Tensor, "batch parts identities"],
-                       ids: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
-    """Sum over parts of the mean cross-entropy (Sharma et al. 2021, Sec. 3.3)."""
+                       ids: Int[Tensor, "batch"], smoothing: float = 0.0) -> Float[Tensor, ""]:
+    """Sum over parts of the mean cross-entropy (Sharma et al. 2021, Sec. 3.3).
+
+    ``smoothing``: share of the target that is spread evenly over all identities (Szegedy et al.
+    2016, arXiv:1512.00567, Sec. 7).
+    """
     n_parts = logits.shape[1]
-    return n_parts * cross_entropy(logits.flatten(0, 1), ids.repeat_interleave(n_parts))
+    return n_parts * cross_entropy(logits.flatten(0, 1), ids.repeat_interleave(n_parts),
+                                   label_smoothing=smoothing)
 
 
 def part_am_softmax(cosines: Float[Tensor, "batch parts identities"], ids: Int[Tensor, "batch"],
-                    margin: float = 0.35, scale: float = 30.0) -> Float[Tensor, ""]:
+                    margin: float = 0.35, scale: float = 30.0, smoothing: float = 0.0
+                    ) -> Float[Tensor, ""]:
     """Sum over parts of AM-Softmax: scale * (cos - margin) for the true identity, scale * cos else.
 
     Wang et al. 2018 (arXiv:1801.05599), eq. 6.
     """
     true = torch.zeros_like(cosines).scatter_(2, _columns(ids, cosines), 1.0)
-    return part_cross_entropy(scale * (cosines - margin * true), ids)
+    return part_cross_entropy(scale * (cosines - margin * true), ids, smoothing)
 
 
 def batch_hard_triplet(emb: Float[Tensor, "batch dim"], ids: Int[Tensor, "batch"],
@@ -50,20 +56,23 @@ class ReidLoss:
         am_margin: AM-Softmax margin; None is plain cross-entropy.
         am_scale: AM-Softmax scale.
         triplet_margin: margin of the batch-hard triplet on the embedding; None leaves it out.
+        smoothing: label smoothing of the identity term.
     """
 
     def __init__(self, am_margin: float | None = None, am_scale: float = 30.0,
-                 triplet_margin: float | None = None):
+                 triplet_margin: float | None = None, smoothing: float = 0.0):
         self.am_margin, self.am_scale, self.triplet_margin = am_margin, am_scale, triplet_margin
+        self.smoothing = smoothing
 
     def __call__(self, logits: Float[Tensor, "batch parts identities"],
                  emb: Float[Tensor, "batch dim"], ids: Int[Tensor, "batch"]
                  ) -> dict[str, Float[Tensor, ""]]:
         """Named terms; the loss is their sum (the paper adds them unweighted)."""
         if self.am_margin is None:
-            terms = {"identity": part_cross_entropy(logits, ids)}
+            terms = {"identity": part_cross_entropy(logits, ids, self.smoothing)}
         else:
-            terms = {"identity": part_am_softmax(logits, ids, self.am_margin, self.am_scale)}
+            terms = {"identity": part_am_softmax(logits, ids, self.am_margin, self.am_scale,
+                                                 self.smoothing)}
         if self.triplet_margin is not None:
             terms["triplet"] = batch_hard_triplet(emb, ids, self.triplet_margin)
         return terms

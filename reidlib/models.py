@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from reidlib.paths import weights_root
+from reidlib.processes import gather_rows
 
 
 class ReidOutput(NamedTuple):
-    """What training needs of one batch."""
+    """What training needs of one batch, that of all processes where there are several."""
 
     logits: Float[Tensor, "batch parts identities"]  # cosines where the classifiers are cosine
     embedding: Float[Tensor, "batch dim"]             # unit length; what retrieval compares
@@ -95,7 +96,7 @@ class LATransformer(nn.Module):
         return local, mixed
 
     def forward(self, images: UInt8[Tensor, "batch 3 height width"]) -> ReidOutput:
-        local, mixed = self.parts(images)
+        local, mixed = gather_rows(torch.stack(self.parts(images), 1)).unbind(1)
         return ReidOutput(self.classifiers(mixed), self._embedding(local, mixed))
 
     def embed(self, images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 def watched() -> bool:
     """Whether a person looks on: a terminal or a notebook, unless ``REIDLIB_HEADLESS`` is set."""
     return not os.environ.get("REIDLIB_HEADLESS") and (
-        sys.stderr.isatty() or "ipykernel" in sys.modules)
+        sys.stderr.isatty() or "ipykernel.kernelapp" in sys.modules)
 
 
 def say(text: str) -> None:

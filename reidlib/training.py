@@ -1,152 +1,211 @@
-"""Optimises a model: loop, blockwise release, checkpoints. Knows nothing of re-identification."""
+"""Optimises a model: loop, accumulation, averaging. Knows nothing of re-identification."""
 
-import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from reidlib.paths import whole_file
+from reidlib.checkpoints import Progress, Row, remove_leftovers
+from reidlib.optimisation import Schedule
+from reidlib.processes import is_main, make_accelerator, wait_for_all
 from reidlib.progress import say, watched
+from reidlib.repro import peak_memory_mb
 
 Batch = tuple[Tensor, Tensor]
-Row = dict[str, float | int]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How steps are taken; the defaults are the plain ones.
+
+    Args:
+        schedule: called before every step with the epochs done, as a fraction; sets the learning
+            rates, freezes and releases.
+        accumulate: batches to one optimiser step. Each is a batch of its own for batch
+            normalisation and for losses that compare images, such as the batch-hard triplet.
+        clip_norm: largest norm of a step's gradient.
+        ema_decay: of the running mean of the weights, which is then what training returns.
+        validate: model -> score, higher is better, after every epoch; the weights of the best
+            epoch are then what training returns.
+    """
+
+    schedule: Schedule = lambda epochs_done: None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    validate: Callable[[nn.Module], float] | None = None
 
 
 def fit(model: nn.Module, batches: Callable[[int], Iterable[Batch]], loss_fn: Callable,
-        optimiser: torch.optim.Optimizer, epochs: int, *, checkpoint: Path | None = None,
-        key: str = "", name: str = "training",
-        on_epoch_start: Callable[[int], None] = lambda epoch: None) -> list[Row]:
-    """Train for ``epochs`` and return one row an epoch: loss, its terms, accuracy, seconds.
+        optimiser: torch.optim.Optimizer, epochs: int, recipe: Recipe | None = None, *,
+        accelerator=None, checkpoint: Path | None = None, key: Mapping[str, str] | None = None,
+        name: str = "training") -> list[Row]:
+    """Train for ``epochs``; the model ends with the weights that count (see ``Recipe``).
 
     Args:
-        batches: epoch number -> (inputs, labels) on the model's device.
+        batches: epoch number -> sized collection of (inputs, labels) on the model's device.
         loss_fn: (*model(inputs), labels) -> named terms, whose sum is minimised.
+        accelerator: precision, processes and trackers; default: one process in full precision.
         checkpoint: file written after every epoch; training continues from it where it exists.
-        key: what the checkpoint belongs to; a checkpoint with another key is refused.
-        on_epoch_start: called before each epoch (freeze, release, change learning rates).
+        key: what the checkpoint was made with, by name; with another value it is refused.
+
+    Returns:
+        One row an epoch: means over images of the loss, its terms and the accuracy, the learning
+        rates, the mean norm of the gradient, images, seconds, images a second, peak memory so far
+        in MB, and the validation score if there is one.
 
     Raises:
         FloatingPointError: the loss is not finite; nothing of that step was applied.
+        MemoryError: the device's memory is full.
         ValueError: the checkpoint is damaged or of another run.
     """
-    history = resume(checkpoint, key, model, optimiser) if checkpoint else []
-    for epoch in progress(range(len(history), epochs), name, history, epochs):
-        on_epoch_start(epoch)
-        history.append({"epoch": epoch, **train_one_epoch(model, batches(epoch), loss_fn,
-                                                          optimiser, epoch)})
-        if checkpoint:
-            save_checkpoint(checkpoint, key, model, optimiser, history)
-    return history
+    recipe, key = recipe or Recipe(), key or {}
+    accelerator = accelerator or make_accelerator(next(model.parameters()).device)
+    average = recipe.ema_decay is not None and AveragedModel(
+        model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
+    progress = Progress(model, optimiser, average or None)
+    if checkpoint and checkpoint.exists():
+        progress.load(checkpoint, key)
+    if checkpoint and is_main():
+        remove_leftovers(checkpoint)
+    prepared = accelerator.prepare_model(model)
+    try:
+        for epoch in _reported(range(len(progress.history), epochs), name, progress.history):
+            row = train_one_epoch(prepared, batches(epoch), loss_fn, progress, recipe, accelerator,
+                                  epoch)
+            if recipe.validate:
+                row["validation"] = recipe.validate(average.module if average else model)
+            _note(progress, row)
+            accelerator.log(row, step=epoch)
+            if checkpoint and is_main():
+                progress.save(checkpoint, key)
+            wait_for_all()
+    except KeyboardInterrupt:
+        say(f"{name}: stopped after {len(progress.history)} of {epochs} epochs"
+            + "; started again, it goes on from there" * bool(checkpoint))
+        raise
+    finally:
+        accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+    if progress.best or average:
+        model.load_state_dict(progress.best or average.module.state_dict())
+    return progress.history
 
 
 def train_one_epoch(model: nn.Module, batches: Iterable[Batch], loss_fn: Callable,
-                    optimiser: torch.optim.Optimizer, epoch: int = 0) -> Row:
-    """One pass: means over images of the loss, its terms and the accuracy of the logits."""
+                    progress: Progress, recipe: Recipe, accelerator, epoch: int) -> Row:
+    """One pass over the batches; ``model`` is ``progress.model`` as the accelerator prepared it."""
     model.train()
-    sums, n, start = {}, 0, time.perf_counter()
-    for number, (inputs, labels) in enumerate(batches):
-        output = model(inputs)
-        terms = loss_fn(*output, labels)
-        loss = sum(terms.values())
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"loss is {loss.item()} in epoch {epoch}, batch {number} "
-                f"({', '.join(f'{k} {v.item():.4g}' for k, v in terms.items())}); stopped before "
-                "the optimiser step. A smaller learning rate is the usual cure")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+    sums, n, norms, start = {}, 0, [], time.perf_counter()
+    optimiser, device = progress.optimiser, accelerator.device
+    n_steps = -(-len(batches) // recipe.accumulate)
+    steps = _grouped(batches, recipe.accumulate)
+    parts, number = next(steps, None), 0
+    while parts:
+        recipe.schedule(epoch + (number + 0.5) / n_steps)
+        try:
+            means = _accumulate_gradients(model, parts, loss_fn, accelerator)
+            following = next(steps, None)  # fetched while a GPU still works on this step
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(_out_of_memory(parts, accelerator)) from error
+        _check_finite(means, epoch, number)
+        norms.append(accelerator.clip_grad_norm_(progress.model.parameters(),
+                                                 recipe.clip_norm or torch.inf))
         optimiser.step()
-        right = (output[0].detach().argmax(-1) == labels[:, None]).float().mean()
-        for term, value in {"loss": loss, **terms, "accuracy": right}.items():
-            sums[term] = sums.get(term, 0.0) + value.detach() * len(labels)
-        n += len(labels)
+        optimiser.zero_grad(set_to_none=True)
+        if progress.average:
+            progress.average.update_parameters(progress.model)
+        size = sum(len(labels) for _, labels in parts)
+        for term, value in means.items():
+            sums[term] = sums.get(term, 0.0) + value * size
+        n, parts, number = n + size, following, number + 1
     if not n:
         raise ValueError("an epoch without a batch: fewer images than one batch needs")
-    return {**{term: (total / n).item() for term, total in sums.items()},
-            "images": n, "seconds": time.perf_counter() - start}
+    means = {term: (total / n).item() for term, total in sums.items()}
+    seconds = time.perf_counter() - start
+    return {"epoch": epoch, **means, **_rates(optimiser),
+            "gradient_norm": torch.stack(norms).mean().item(), "images": n, "seconds": seconds,
+            "images_per_second": n / seconds, "memory_mb": peak_memory_mb(device)}
 
 
-def set_trainable_blocks(model: nn.Module, n: int) -> None:
-    """Train the heads and the last ``n`` transformer blocks; freeze the rest of the backbone.
-
-    The patch, class-token and position embeddings come before the first block and are released
-    with it; the final norm comes after the last and is never frozen.
-    """
-    backbone = model.backbone
-    backbone.requires_grad_(n >= len(backbone.blocks))
-    for i, block in enumerate(backbone.blocks):
-        block.requires_grad_(i >= len(backbone.blocks) - n)
-    backbone.norm.requires_grad_(True)
-
-
-def blockwise(model: nn.Module, optimiser: torch.optim.Optimizer, every: int = 2,
-              decay: float = 0.8) -> Callable[[int], None]:
-    """The paper's schedule: every ``every`` epochs one more block, rates times ``decay``."""
-    first = [group["lr"] for group in optimiser.param_groups]
-
-    def on_epoch_start(epoch: int) -> None:
-        released = epoch // every
-        set_trainable_blocks(model, released)
-        for group, lr in zip(optimiser.param_groups, first, strict=True):
-            group["lr"] = lr * decay ** released
-
-    return on_epoch_start
+def _accumulate_gradients(model: nn.Module, parts: list[Batch], loss_fn: Callable,
+                          accelerator) -> dict[str, Tensor]:
+    """Gradients of the parts' mean loss; means over all their images of loss, terms, accuracy."""
+    means, size = {}, sum(len(labels) for _, labels in parts)
+    for i, (inputs, labels) in enumerate(parts, 1):
+        share = len(labels) / size
+        with accelerator.no_sync(model) if i < len(parts) else nullcontext():
+            output = model(inputs)
+            terms = loss_fn(*output, labels)
+            loss = sum(terms.values())
+            accelerator.backward(loss * share)
+        right = (output[0].detach().argmax(-1) == labels[:, None]).float().mean()
+        for name, value in {"loss": loss, **terms, "accuracy": right}.items():
+            means[name] = means.get(name, 0.0) + value.detach() * share
+    return means
 
 
-def make_optimiser(model: nn.Module, lr: float, backbone_lr: float,
-                   weight_decay: float) -> torch.optim.Adam:
-    """Adam with one learning rate for ``model.backbone`` and one for everything else."""
-    backbone = list(model.backbone.parameters())
-    known = {id(p) for p in backbone}
-    heads = [p for p in model.parameters() if id(p) not in known]
-    return torch.optim.Adam([{"params": heads, "lr": lr}, {"params": backbone, "lr": backbone_lr}],
-                            weight_decay=weight_decay)
+def _check_finite(means: dict[str, Tensor], epoch: int, number: int) -> None:
+    if torch.isfinite(means["loss"]):
+        return
+    terms = {name: value.item() for name, value in means.items()
+             if name not in ("loss", "accuracy")}
+    broken = [name for name, value in terms.items() if not abs(value) < float("inf")]
+    raise FloatingPointError(
+        f"loss is {means['loss'].item()} in epoch {epoch}, batch {number}: term "
+        f"{', '.join(broken) or 'sum'} ({', '.join(f'{k} {v:.4g}' for k, v in terms.items())}); "
+        "stopped before the optimiser step, the last checkpoint is kept. A smaller learning rate "
+        "is the usual cure")
 
 
-def save_checkpoint(path: Path, key: str, model: nn.Module, optimiser: torch.optim.Optimizer,
-                    history: list[Row]) -> None:
-    """Everything the next epoch depends on, written whole."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    state = {"key": key, "model": model.state_dict(), "optimiser": optimiser.state_dict(),
-             "history": history, "random": torch.get_rng_state(), "random_cuda": cuda}
-    with whole_file(path) as partial:
-        torch.save(state, partial)
+def _out_of_memory(parts: list[Batch], accelerator) -> str:
+    precision = accelerator.mixed_precision.replace("no", "fp32")
+    return (f"no memory left on {accelerator.device} with {len(parts[0][0])} images at a time, "
+            f"precision {precision}: take `accumulate` twice as large (same batch_size, half the "
+            "images at a time), precision: bf16, a smaller batch_size or a smaller backbone. "
+            "Started again, the run goes on from its last epoch")
 
 
-def resume(path: Path, key: str, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[Row]:
-    """Load a checkpoint if there is one; returns the history so far."""
-    if not path.exists():
-        return []
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
-        raise ValueError(f"checkpoint {path} is damaged ({str(error).splitlines()[0]}); delete it "
-                         "to start this run anew") from error
-    if state["key"] != key:
-        raise ValueError(f"checkpoint {path} belongs to another configuration or data set; "
-                         "delete it to start this run anew")
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    torch.set_rng_state(state["random"])
-    if state["random_cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["random_cuda"])
-    return state["history"]
+def _grouped(batches: Iterable[Batch], n: int) -> Iterator[list[Batch]]:
+    """Lists of ``n`` batches; the last may be shorter."""
+    iterator = iter(batches)
+    while group := list(islice(iterator, n)):
+        yield group
 
 
-def progress(epochs: range, name: str, history: list[Row], total: int) -> Iterator[int]:
+def _rates(optimiser: torch.optim.Optimizer) -> Row:
+    """Each group's learning rate at the last step."""
+    return {f"lr_{group.get('name', i)}": group["lr"]
+            for i, group in enumerate(optimiser.param_groups)}
+
+
+def _note(progress: Progress, row: Row) -> None:
+    """Add an epoch to the history; keep its weights where it is the best so far."""
+    before = [earlier["validation"] for earlier in progress.history if "validation" in earlier]
+    progress.history.append(row)
+    if "validation" in row and all(row["validation"] > score for score in before):
+        weights = (progress.average.module if progress.average else progress.model).state_dict()
+        progress.best = {name: value.clone() for name, value in weights.items()}
+
+
+def _reported(epochs: range, name: str, history: list[Row]) -> Iterator[int]:
     """Yield epochs under one bar where a person watches, with one written line each elsewhere."""
-    with tqdm(total=total, initial=len(history), desc=name, unit="epoch",
-              disable=not watched()) as bar:
+    with tqdm(total=epochs.stop, initial=epochs.start, desc=name, unit="epoch",
+              disable=not (watched() and is_main())) as bar:
         for epoch in epochs:
             yield epoch
             row = history[-1]
             text = (f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, "
-                    f"{row['images'] / row['seconds']:.0f} images/s")
+                    f"{row['images_per_second']:.0f} images/s")
+            if "validation" in row:
+                text += f", validation {row['validation']:.3f}"
             bar.set_postfix_str(text)
             bar.update()
-            if not watched():
-                say(f"{name}: epoch {epoch + 1}/{total}, {text}")
+            if is_main() and not watched():
+                say(f"{name}: epoch {epoch + 1}/{epochs.stop}, {text}")

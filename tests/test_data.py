@@ -3,27 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from reidlib.data import Batches, IdentitySampler, ShuffleSampler, load_images, number_ids
-
-
-def test_load_images_equals_pillow(tmp_path):
-    rng = np.random.default_rng(0)
-    stored = [rng.integers(0, 256, (20, 10, 3), dtype=np.uint8) for _ in range(2)]
-    for i, pixels in enumerate(stored):
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-    images = load_images(tmp_path, ["1.png", "0.png"], 16)
-    want = Image.fromarray(stored[1]).resize((16, 16), Image.Resampling.BICUBIC)
-    assert images.shape == (2, 3, 16, 16) and images.dtype == torch.uint8
-    assert np.array_equal(images[0].permute(1, 2, 0).numpy(), np.array(want))
-
-
-def test_grey_and_transparent_images_become_rgb(tmp_path):
-    Image.new("L", (8, 8), 90).save(tmp_path / "grey.png")
-    Image.new("RGBA", (8, 8), (1, 2, 3, 0)).save(tmp_path / "clear.png")
-    images = load_images(tmp_path, ["grey.png", "clear.png"], 8)
-    assert images[0].unique().tolist() == [90] and images[1, :, 0, 0].tolist() == [1, 2, 3]
+from reidlib.data import Batches, IdentitySampler, ShuffleSampler, number_ids
 
 
 def test_identity_batches_are_p_times_k_and_cover_every_image():
@@ -83,6 +64,34 @@ def test_half_of_the_images_are_mirrored_and_labels_follow(make_images):
     again = [batch for batch, _ in batches.epoch(0)]
     for (batch, _), same in zip(batches.epoch(0), again, strict=True):
         assert torch.equal(batch, same)
+
+
+def test_erasing_paints_one_rectangle_of_its_own_into_its_share_of_the_images(make_images):
+    images = make_images(200, 12).clamp(max=250)
+    source = Batches(images, torch.arange(200), ShuffleSampler(200, 20), torch.device("cpu"),
+                     erasing=0.5, fill=(255.0, 254.0, 253.0))
+    painted = []
+    for batch, ids in source.epoch(3):
+        for image, i in zip(batch, ids, strict=True):
+            kept = (image == images[i]).all() or (image == images[i].flip(-1)).all()
+            mask = (image == torch.tensor([255, 254, 253]).view(3, 1, 1)).all(0)
+            assert kept == (not mask.any())
+            if mask.any():
+                rows, columns = mask.any(1), mask.any(0)
+                assert mask.sum() == rows.sum() * columns.sum()  # a rectangle
+                painted.append((rows.nonzero()[0].item(), columns.nonzero()[0].item()))
+    assert 70 < len(painted) < 130 and len(set(painted)) > 30
+    again = [batch for batch, _ in source.epoch(3)]
+    assert all(torch.equal(a, b) for a, (b, _) in zip(again, source.epoch(3), strict=True))
+
+
+def test_rows_say_where_the_sampled_images_are(make_images):
+    images = make_images(10, 4)
+    rows = torch.tensor([9, 4, 2, 0])
+    source = Batches(images, torch.arange(4), ShuffleSampler(4, 2), torch.device("cpu"), rows=rows)
+    for batch, ids in source.epoch(0):
+        for image, i in zip(batch, ids, strict=True):
+            assert any(torch.equal(image, images[rows[i]].flip(f)) for f in ((), (-1,)))
 
 
 def test_identities_are_numbered_in_sorted_order():

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reidlib import experiment, report, results, tables, training
+from reidlib import checkpoints, experiment, report, results, tables, training
+from reidlib.composition import build_model
 from reidlib.config import VARIANTS, load_study
-from reidlib.data import load_images
-from reidlib.experiment import Experiment, build_model, prepare_study
+from reidlib.experiment import Experiment, prepare_study
 from reidlib.paths import Workspace
 from reidlib.protocols import PROTOCOLS
 from reidlib.retrieval import embed
@@ -65,7 +65,7 @@ def test_scores_are_those_of_the_per_query_table(lab):
 def test_untrained_is_the_baseline_before_its_first_step(lab, study):
     query, _ = lab.embeddings("untrained", 0, "02_baseline")
     model = build_model(study.config("baseline", 0), 6)
-    images = load_images(lab.dataset.root, query.paths.tolist(), 64)
+    images = lab._images("query")
     np.testing.assert_allclose(embed(model, images)[0], query.emb, atol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_saved_weights_give_the_saved_embeddings(lab, study):
     model = build_model(config, 6)
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     query, _ = lab.embeddings("improved", 0, "03_improved")
-    images = load_images(lab.dataset.root, query.paths.tolist(), 64)
+    images = lab._images("query")
     np.testing.assert_allclose(embed(model, images)[0], query.emb, atol=1e-6)
     assert not (folder / "checkpoint.pt").exists()
 
@@ -105,20 +105,20 @@ def test_a_changed_configuration_is_another_run_and_loses_nothing(lab, study, mo
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(study, lab, tmp_path, monkeypatch):
     workspace = Workspace("smoke", tmp_path)
     prepare_study(study, workspace)
-    save = training.save_checkpoint
+    save = checkpoints.Progress.save
 
     def stop_after_saving(*args):
         save(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "save_checkpoint", stop_after_saving)
+        patch.setattr(checkpoints.Progress, "save", stop_after_saving)
         Experiment(workspace, "cpu").run("improved", 0)
     assert not (workspace.runs / "improved-s0").exists()
     assert len(list(workspace.artifacts.glob("improved-s0-*/checkpoint.pt"))) == 1
     seen, one_epoch = [], training.train_one_epoch
     monkeypatch.setattr(training, "train_one_epoch",
-                        lambda *args: seen.append(args[4]) or one_epoch(*args))
+                        lambda *args: seen.append(args[-1]) or one_epoch(*args))
     record = Experiment(workspace, "cpu").run("improved", 0)
     assert seen == [1] and record["scores"] == lab.run("improved", 0)["scores"]
 

@@ -9,11 +9,12 @@ from reidlib.paths import ROOT
 
 LAYERS = [
     "paths progress",
-    "config repro protocols",
-    "manifest drawing data models losses metrics reranking",
+    "config repro protocols processes",
+    "manifest drawing images data models losses optimisation checkpoints metrics reranking",
     "readers audit synthetic retrieval search training results intervals",
     "fetch figures matching tables",
     "galleries scoring report",
+    "composition",
     "experiment",
     "pipeline",
 ]

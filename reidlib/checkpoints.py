@@ -1,0 +1,64 @@
+"""A training run on disk: everything its next epoch depends on, in one file written whole."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from reidlib.paths import whole_file
+from reidlib.repro import random_state, set_random_state
+
+Row = dict[str, float | int]
+
+
+@dataclass
+class Progress:
+    """What training changes. Schedules and batches are functions of the epoch and need no place."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: nn.Module | None = None           # running mean of the weights
+    history: list[Row] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None      # weights of the best epoch by validation
+
+    def save(self, path: Path, key: Mapping[str, str]) -> None:
+        """Write ``path`` anew; a kill at any moment leaves the old file or the new one."""
+        parts = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+                 "average": self.average.state_dict() if self.average else None}
+        with whole_file(path) as partial:
+            torch.save({"key": dict(key), **parts, "history": self.history, "best": self.best,
+                        "random": random_state()}, partial)
+
+    def load(self, path: Path, key: Mapping[str, str]) -> None:
+        """Go on from ``path``; ValueError where it is damaged or of another run."""
+        state = read_checkpoint(path, key)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.history, self.best = state["history"], state["best"]
+        set_random_state(state["random"])
+
+
+def read_checkpoint(path: Path, key: Mapping[str, str]) -> dict:
+    """The content of a checkpoint with this key (what it was made with, by name)."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["key"]
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, KeyError, TypeError) as error:
+        raise ValueError(f"checkpoint {path} is damaged ({str(error).splitlines()[0]}); delete it "
+                         "to start this run anew") from error
+    for name, value in key.items():
+        if found.get(name) != value:
+            raise ValueError(f"checkpoint {path} belongs to another {name} ({found.get(name)}, "
+                             f"this run's is {value}); delete it to start this run anew")
+    return state
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what a process killed while it wrote this checkpoint has left beside it."""
+    for partial in path.parent.glob(f".{path.stem}.*.partial{path.suffix}"):
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""A configuration put together: model, loss, batches, optimiser and schedule; then trained."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from reidlib import optimisation, repro
+from reidlib.config import TrainConfig
+from reidlib.data import Batches, IdentitySampler, ShuffleSampler, number_ids
+from reidlib.losses import ReidLoss
+from reidlib.models import LATransformer, build_backbone
+from reidlib.processes import make_accelerator
+from reidlib.progress import say
+from reidlib.retrieval import Embedded, embed
+from reidlib.scoring import evaluate
+from reidlib.training import Recipe, fit
+
+
+def build_model(config: TrainConfig, n_identities: int) -> LATransformer:
+    """The model of a run, freshly initialised from its seed (backbone weights where asked for)."""
+    repro.seed_globals(config.seed)
+    backbone = build_backbone(config.backbone, config.image_size, config.pretrained,
+                              config.backbone_args)
+    return LATransformer(backbone, n_identities, y_pooling=config.y_pooling,
+                         global_weight=config.global_weight, feature=config.feature,
+                         cosine=config.am_margin is not None)
+
+
+def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: torch.device,
+          checkpoint: Path | None = None, key: Mapping[str, str] | None = None,
+          tracker: str | None = None) -> tuple[LATransformer, list[dict]]:
+    """Train one model; returns it and its history.
+
+    Args:
+        images: uint8 ``(image, 3, height, width)``.
+        people: one row an image, as in a manifest: path, id, cam, sha256.
+        checkpoint, key: see ``reidlib.training.fit``.
+        tracker: one of accelerate's, such as "tensorboard"; its files go beside the checkpoint.
+    """
+    held_out = hold_out(people["id"], config.validation_ids, config.seed)
+    labels, names = number_ids(people.loc[~held_out, "id"].tolist())
+    model = build_model(config, len(names)).to(device)
+    if config.compiled:
+        _compile(model)
+    optimiser = optimisation.make_optimiser(model, config.lr, config.backbone_lr,
+                                            config.weight_decay, config.layer_decay)
+    validate = None
+    if config.validation_ids:
+        validate = validation(images[torch.from_numpy(held_out)], people[held_out])
+    recipe = Recipe(_schedule(config, model, optimiser), config.accumulate, config.clip_norm,
+                    config.ema_decay, validate)
+    accelerator = make_accelerator(device, config.precision, tracker=tracker,
+                                   may_freeze=config.schedule == "blockwise",
+                                   folder=checkpoint and checkpoint.parent)
+    if tracker:
+        accelerator.init_trackers(config.run_id)
+    batches = Batches(images, labels, _sampler(config, labels), device, config.random_erasing,
+                      fill=tuple(model.mean.flatten().tolist()),
+                      rows=torch.from_numpy(np.flatnonzero(~held_out)))
+    loss = ReidLoss(config.am_margin, config.am_scale, config.triplet_margin,
+                    config.label_smoothing)
+    with repro.algorithms(config.deterministic):
+        history = fit(model, batches.epoch, loss, optimiser, config.epochs, recipe,
+                      accelerator=accelerator, checkpoint=checkpoint, key=key, name=config.run_id)
+    for log in accelerator.trackers:  # end_training would end the group of processes as well
+        log.finish()
+    return model, history
+
+
+def hold_out(ids: pd.Series, n: int, seed: int) -> np.ndarray:
+    """Mask of the images of ``n`` identities, drawn by seed: validation, never trained on."""
+    names = np.unique(ids)
+    if n and len(names) < n + 2:
+        raise ValueError(f"validation_ids is {n}, but of {len(names)} training identities at least "
+                         "2 must be left to train on")
+    drawn = np.random.default_rng((seed, 2)).choice(names, n, replace=False)
+    return ids.isin(drawn).to_numpy()
+
+
+def validation(images: Tensor, people: pd.DataFrame) -> Callable[[nn.Module], float]:
+    """model -> mAP under ``standard`` of these images, each a query against all the others."""
+    text = [people[name].to_numpy(str) for name in ("path", "id", "cam", "sha256")]
+
+    def score(model: nn.Module) -> float:
+        embedded = Embedded(*embed(model, images), *text)
+        scores, _, _ = evaluate(embedded, embedded, flips=("none",), protocols=("standard",),
+                                reranked_flips=())
+        return float(scores["mAP"].iloc[0])
+
+    return score
+
+
+def _schedule(config: TrainConfig, model: nn.Module, optimiser: torch.optim.Optimizer
+              ) -> optimisation.Schedule:
+    if config.schedule == "blockwise":
+        return optimisation.blockwise(model, optimiser, config.release_every, config.lr_decay)
+    if config.warmup_epochs is not None and config.epochs:
+        return optimisation.warmup_cosine(optimiser, config.epochs, config.warmup_epochs)
+    return Recipe.schedule
+
+
+def _sampler(config: TrainConfig, labels: Tensor) -> IdentitySampler | ShuffleSampler:
+    if config.images_per_identity:
+        return IdentitySampler(labels.numpy(), config.part_size // config.images_per_identity,
+                               config.images_per_identity, config.seed)
+    return ShuffleSampler(len(labels), config.part_size, config.seed)
+
+
+def _compile(model: nn.Module) -> None:
+    """Compile the training step's forward; what cannot be compiled runs as it is."""
+    torch._dynamo.config.suppress_errors = True
+    model.compile()
+    say("torch.compile: the first steps take minutes")
