@@ -1,6 +1,7 @@
 """A training run on disk: everything its next epoch depends on, in one file written whole."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +47,14 @@ class Progress:
 def read_checkpoint(path: Path, key: Mapping[str, str]) -> dict:
     """The content of a checkpoint with this key (what it was made with, by name)."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # torch.load does not look at the checksums
+        if broken:
+            raise zipfile.BadZipFile(f"wrong checksum of {broken}")
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["key"]
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, KeyError, TypeError) as error:
+    except (zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, OSError, KeyError, TypeError
+            ) as error:
         raise ValueError(f"checkpoint {path} is damaged ({str(error).splitlines()[0]}); delete it "
                          "to start this run anew") from error
     for name, value in key.items():

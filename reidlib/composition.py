@@ -57,6 +57,8 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
                                    may_freeze=config.schedule == "blockwise",
                                    folder=checkpoint and checkpoint.parent)
     if tracker:
+        if not accelerator.log_with:
+            raise ValueError(f"tracker {tracker!r} is not installed: pip install {tracker}")
         accelerator.init_trackers(config.run_id)
     batches = Batches(images, labels, _sampler(config, labels), device, config.random_erasing,
                       fill=tuple(model.mean.flatten().tolist()),
@@ -78,7 +80,7 @@ def hold_out(ids: pd.Series, n: int, seed: int) -> np.ndarray:
         raise ValueError(f"validation_ids is {n}, but of {len(names)} training identities at least "
                          "2 must be left to train on")
     drawn = np.random.default_rng((seed, 2)).choice(names, n, replace=False)
-    return ids.isin(drawn).to_numpy()
+    return np.isin(ids, drawn)
 
 
 def validation(images: Tensor, people: pd.DataFrame) -> Callable[[nn.Module], float]:
@@ -111,7 +113,13 @@ def _sampler(config: TrainConfig, labels: Tensor) -> IdentitySampler | ShuffleSa
 
 
 def _compile(model: nn.Module) -> None:
-    """Compile the training step's forward; what cannot be compiled runs as it is."""
-    torch._dynamo.config.suppress_errors = True
+    """Compile the forward pass of training; where that is not possible it runs as it is."""
+    probe = torch.ones(2, device=next(model.parameters()).device)
+    try:
+        torch.compile(lambda values: values.sin() + 1)(probe)
+    except Exception as error:  # no compiler, no triton, an unknown device: each has its own class
+        say(f"torch.compile does not work here ({str(error).splitlines()[0]}); going on without")
+        return
+    torch._dynamo.config.suppress_errors = True  # the same for an operation it does not know
     model.compile()
-    say("torch.compile: the first steps take minutes")
+    say("torch.compile: the first step takes a while")

@@ -39,11 +39,23 @@ def share(n_rows: int) -> slice:
 
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows of all processes, in the order of the shares; gradients flow back to each."""
-    if n_processes() == 1:
-        return rows
-    from torch.distributed.nn.functional import all_gather
+    return rows if n_processes() == 1 else _GatherRows.apply(rows.contiguous())
 
-    return torch.cat(all_gather(rows.contiguous()))
+
+class _GatherRows(torch.autograd.Function):
+    """all_gather, with a gradient: the sum of what all the processes ask for."""
+
+    @staticmethod
+    def forward(_, rows: Tensor) -> Tensor:
+        everybody = [torch.empty_like(rows) for _ in range(n_processes())]
+        dist.all_gather(everybody, rows)
+        return torch.cat(everybody)
+
+    @staticmethod
+    def backward(_, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[share(len(total))]
 
 
 def make_accelerator(device: torch.device, precision: str = "fp32", *, may_freeze: bool = False,

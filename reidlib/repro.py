@@ -17,7 +17,8 @@ import torch
 
 from reidlib.paths import ROOT
 
-PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "scikit-learn", "pillow")
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "scikit-learn",
+            "pillow")
 
 
 def seed_globals(seed: int) -> None:

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -49,6 +49,20 @@ def test_fingerprint_follows_configuration_and_data():
     assert len(prints) == 4 and config.fingerprint("a") == TrainConfig().fingerprint("a")
 
 
+def test_defaults_stay_for_they_are_part_of_every_old_fingerprint():
+    """A new field needs a line here; a changed default would give old results a new meaning."""
+    assert asdict(TrainConfig()) == {
+        "preset": "baseline", "seed": 0,
+        "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "backbone_args": {},
+        "pretrained": True, "image_size": 224, "y_pooling": False, "global_weight": 8.0,
+        "feature": "mixed", "am_margin": None, "am_scale": 30.0, "triplet_margin": None,
+        "epochs": 30, "batch_size": 32, "images_per_identity": None, "lr": 3e-4,
+        "backbone_lr": 3e-4, "weight_decay": 5e-4, "schedule": "blockwise", "release_every": 2,
+        "lr_decay": 0.8, "warmup_epochs": None, "layer_decay": 1.0, "label_smoothing": 0.0,
+        "random_erasing": 0.0, "clip_norm": None, "ema_decay": None, "validation_ids": 0,
+        "precision": "fp32", "accumulate": 1, "compiled": False, "deterministic": False}
+
+
 @pytest.mark.parametrize("changes, message", [
     ({"feature": "globl"}, "unknown feature 'globl'"),
     ({"schedule": "step"}, "unknown schedule 'step'; known: blockwise, end-to-end"),
@@ -58,6 +72,16 @@ def test_fingerprint_follows_configuration_and_data():
     ({"global_weight": -1.0}, "global_weight is -1.0; it must be 0 or more"),
     ({"triplet_margin": 0.3}, "images_per_identity is None.*2 or more"),
     ({"images_per_identity": 5}, "batch_size 32 is not a multiple"),
+    ({"precision": "fp8"}, "unknown precision 'fp8'; known: fp32, bf16"),
+    ({"ema_decay": 1.5}, "ema_decay is 1.5; it must be between 0 and 1"),
+    ({"label_smoothing": -0.1}, "label_smoothing is -0.1; it must be between 0 and 1"),
+    ({"clip_norm": 0.0}, "clip_norm is 0.0; it must be above 0, or nothing"),
+    ({"layer_decay": 0.0}, "layer_decay is 0.0; it must be above 0"),
+    ({"validation_ids": 1}, "validation_ids is 1; a score needs 2 or more identities"),
+    ({"warmup_epochs": 2.0}, "schedule is blockwise, which sets the learning rates itself"),
+    ({"warmup_epochs": 31.0, "schedule": "end-to-end"}, "between 0 and epochs, 30"),
+    ({"accumulate": 3}, "accumulate is 3: batch_size 32 cannot be worked off in so many equal"),
+    ({"accumulate": 8, "images_per_identity": 4}, "equal parts of 8 or more"),
 ])
 def test_values_that_cannot_be_run_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -121,6 +122,34 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(study, lab, tmp_path, 
                         lambda *args: seen.append(args[-1]) or one_epoch(*args))
     record = Experiment(workspace, "cpu").run("improved", 0)
     assert seen == [1] and record["scores"] == lab.run("improved", 0)["scores"]
+
+
+def test_runs_fan_out_to_processes_with_the_same_result(study, lab, tmp_path):
+    """joblib's processes, as many as its configuration says; a cluster is another backend of it."""
+    workspace = Workspace("smoke", tmp_path)
+    prepare_study(study, workspace)
+    with joblib.parallel_config(backend="loky", n_jobs=2, inner_max_num_threads=1):
+        records = Experiment(workspace, "cpu").runs(["baseline", "improved"])
+    assert [record["run_id"] for record in records] == ["baseline-s0", "improved-s0"]
+    assert {record["cost"]["hardware"]["threads"] for record in records} == {1}
+    for record in records:  # another number of threads adds in another order
+        first, own = (pd.DataFrame(r["scores"])["mAP"].to_numpy(float)
+                      for r in (record, lab.run(record["preset"], 0)))
+        assert np.abs(first - own).max() < 0.05
+
+
+def test_the_command_line_trains_scores_and_refuses(tmp_path, capsys, monkeypatch):
+    command = ["--study", "smoke", "--preset", "baseline", "--workspace", str(tmp_path),
+               "--device", "cpu"]
+    assert experiment.main(command) == 0
+    assert "baseline-s0: standard mAP 0." in capsys.readouterr().out
+    assert (tmp_path / "reports/smoke/runs/baseline-s0/run.json").is_file()
+    monkeypatch.setattr(experiment, "train", None)
+    assert experiment.main(command) == 0 and "finished before" in capsys.readouterr().out
+    assert experiment.main([*command[:-1], "gpu"]) == 1
+    assert "unknown device 'gpu'" in capsys.readouterr().err
+    assert experiment.main(["--study", "smok", *command[2:]]) == 1
+    assert "unknown study 'smok'" in capsys.readouterr().err
 
 
 def test_new_protocols_score_the_saved_embeddings_again(lab, monkeypatch):

@@ -125,3 +125,17 @@ def test_reid_loss_names_its_terms():
     assert full["identity"] == part_am_softmax(logits, ids, 0.2, 5.0)
     assert full["triplet"] == batch_hard_triplet(emb, ids, 0.1)
     assert not np.isclose(plain["identity"].item(), full["identity"].item())
+
+
+@pytest.mark.parametrize("loss", [part_cross_entropy, part_am_softmax])
+def test_label_smoothing_spreads_its_share_over_all_identities(loss):
+    """Against the definition: (1 - e) times the plain loss, e times the mean over identities."""
+    logits, ids = torch.randn(6, 3, 5).tanh(), torch.arange(6) % 5
+    if loss is part_am_softmax:
+        shifted = 30 * (logits - 0.35 * torch.nn.functional.one_hot(ids, 5)[:, None])
+    else:
+        shifted = logits
+    chosen = shifted.log_softmax(2)
+    true = torch.stack([chosen[i, :, ids[i]] for i in range(6)])
+    want = -(0.9 * true + 0.1 * chosen.mean(2)).mean(0).sum()
+    assert loss(logits, ids, smoothing=0.1).item() == pytest.approx(want.item(), rel=1e-5)
