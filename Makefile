@@ -48,9 +48,11 @@ test: lint ## lint, unit tests, and all notebooks with the smoke parameters
 	    -p study smoke -p workspace $(CURDIR)/$(SMOKE) || exit 1; done
 	REIDLIB_HEADLESS=1 $(PYTHON) -m pytest --nbval-lax --nbval-current-env $(SMOKE)/notebooks
 
-bench: $(ENV) ## measure evaluation, re-ranking and search against the floor of the same run
-	for part in evaluation reranking search; do \
-	  $(PYTHON) -m benchmarks.$$part || exit 1; done
+bench: $(ENV) ## measure evaluation, re-ranking, search, training, embedding; DEVICE=cuda: the last two there
+	$(if $(filter cuda,$(DEVICE)),,for part in evaluation reranking search; do \
+	  $(PYTHON) -m benchmarks.$$part || exit 1; done)
+	for part in training embedding; do \
+	  $(PYTHON) -m benchmarks.$$part --device $(or $(DEVICE),cpu) || exit 1; done
 
 clean: ## remove what tests and tools left behind; results, data and .venv stay
 	rm -rf build .hypothesis .pytest_cache .ruff_cache

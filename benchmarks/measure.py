@@ -1,9 +1,9 @@
-"""Measure candidates one process each, next to the floor: the plain query x gallery product.
+"""Measure candidates one process each, next to the floor of their kind of work.
 
-A candidate's process draws the features, runs the candidate once with the peak of its memory
-watched (that is the warm-up too), then times floor and candidate in turn, so that a busy machine
-slows both. Peak memory is what is resident at most, the candidate's results included, above what
-was resident with the features drawn and all packages loaded.
+A candidate's process makes the data, runs the candidate once with the peak of its memory watched
+(that is the warm-up too), then times floor and candidate in turn, so that a busy machine slows
+both. Peak memory is what is held at most, the candidate's results included, above what was held
+with the data made, the floor run and all packages loaded.
 """
 
 import argparse
@@ -14,13 +14,14 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 from time import perf_counter
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
@@ -36,41 +37,69 @@ STRANGERS = 6     # one of so many gallery images shows a person of no query
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+class Work(Protocol):
+    """What a row is measured on; ``str`` of it is the row's size."""
+
+    device: str
+
+    def make(self) -> tuple: ...                       # the data, seeded
+    def floor(self, *data) -> Callable[[], object]: ...
+    def tiny(self) -> "Work": ...                      # where candidates show that they agree
+    def watch_memory(self) -> "PeakMemory": ...
+
+
 @dataclass(frozen=True)
 class Size:
+    """Retrieval: query and gallery features; the floor is their plain product."""
+
     query: int
     gallery: int
     dim: int = 768
     people: int = 750
     cameras: int = 6
+    device: ClassVar[str] = "cpu"
 
     def __str__(self) -> str:
         return f"{self.query} x {self.gallery} x {self.dim}"
 
+    def make(self) -> tuple[Embedded, Embedded]:
+        return make_pair(self)
+
+    def floor(self, query: Embedded, gallery: Embedded) -> Callable[[], np.ndarray]:
+        return lambda: query.emb @ gallery.emb.T
+
+    def tiny(self) -> "Size":
+        return TINY
+
+    def watch_memory(self) -> "PeakMemory":
+        return PeakMemory()
+
 
 MARKET = Size(3368, 15913)                             # as many images as Market-1501
-TINY = Size(30, 200, dim=32, people=10, cameras=3)     # where candidates show that they agree
+TINY = Size(30, 200, dim=32, people=10, cameras=3)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One row. ``prepare(query, gallery)`` returns what is timed; its memory counts as well.
+    """One row. ``prepare(*data)`` returns what is timed; its memory counts as well.
 
-    ``agrees(result, query, gallery)`` is asked at size ``TINY`` before anything is measured.
-    With one ``repeat`` the first run is the measured one.
+    ``agrees(result, *data)`` is asked at the tiny size before anything is measured. What is timed
+    does ``steps`` times what the floor does once. With one ``repeat`` the first run is the
+    measured one.
     """
 
     name: str
-    size: Size
-    prepare: Callable[[Embedded, Embedded], Callable[[], object]]
-    agrees: Callable[[object, Embedded, Embedded], bool]
+    size: Work
+    prepare: Callable[..., Callable[[], object]]
+    agrees: Callable[..., bool]
     packages: tuple[str, ...] = ("numpy",)
     repeats: int = 5
+    steps: int = 1
 
 
 def floor_at(size: Size) -> Candidate:
     """The product itself, on the same terms as what is compared with it."""
-    return Candidate("floor query x gallery product", size, _product,
+    return Candidate("floor query x gallery product", size, size.floor,
                      lambda product, query, gallery: product.shape == (TINY.query, TINY.gallery))
 
 
@@ -85,8 +114,12 @@ def make_pair(size: Size, seed: int = 0) -> tuple[Embedded, Embedded]:
             _embed(rng, "gallery", gallery_ids, centres, size))
 
 
-def main(module: str, candidates: dict[str, list[Candidate]]) -> tuple[pd.DataFrame, Path]:
+def main(module: str, candidates: dict[str, list[Candidate]], devices: Sequence[str] = ()
+         ) -> tuple[pd.DataFrame, Path]:
     """Command line of a benchmark: measure all candidates of a size, print and write the table.
+
+    With ``devices`` the table has a column for the device; rows of another device than the one
+    asked for stay as they were measured before, or empty.
 
     Returns the table and the folder that holds its ``<module>.csv``.
     """
@@ -94,37 +127,43 @@ def main(module: str, candidates: dict[str, list[Candidate]]) -> tuple[pd.DataFr
     parser.add_argument("--size", choices=list(candidates), default="full")
     parser.add_argument("--reports", type=Path, default=REPORTS, help="folder of the tables")
     parser.add_argument("--candidate", type=int, help="measure only this one, print JSON")
+    if devices:
+        parser.add_argument("--device", choices=devices, default=devices[0])
     args = parser.parse_args()
     chosen = candidates[args.size]
     if args.candidate is not None:
         print(json.dumps(measure(chosen[args.candidate])))
         sys.exit()
-    rows = [_row(module, args.size, i, c) for i, c in enumerate(chosen)]
-    table = pd.DataFrame([row for row in rows if row], columns=COLUMNS)
-    write_csv(args.reports / f"{module}.csv", table)
-    print(to_markdown(table.round({"seconds": 3, "ratio_to_floor": 2, "peak_mb": 0})), flush=True)
+    path, columns = args.reports / f"{module}.csv", COLUMNS + ["device"] * bool(devices)
+    rows = [_row(module, args.size, i, c) if not devices or c.size.device == args.device
+            else _earlier(path, c) for i, c in enumerate(chosen)]
+    table = pd.DataFrame([row for row in rows if row], columns=columns)
+    write_csv(path, table)
+    shown = table.round({"seconds": 3, "ratio_to_floor": 2, "peak_mb": 0})
+    print(to_markdown(shown.astype(object).where(shown.notna(), "")), flush=True)
     return table, args.reports
 
 
 def measure(candidate: Candidate) -> dict:
     """The candidate's row: median seconds, median ratio to the floors around it, peak in MB."""
-    tiny = make_pair(TINY)
+    tiny = candidate.size.tiny().make()
     if not candidate.agrees(candidate.prepare(*tiny)(), *tiny):
         raise AssertionError(f"{candidate.name} gives another result than expected")
-    query, gallery = make_pair(candidate.size)
+    data = candidate.size.make()
     _give_back_memory()
-    floor, features_mb = _product(query, gallery), resident_mb()
+    floor = candidate.size.floor(*data)
     floor()
     floors = [_seconds(floor)]
     _give_back_memory()
-    peak = PeakMemory()
-    run = candidate.prepare(query, gallery)
-    seconds, peak_mb = [_seconds(run)], peak.stop() - features_mb
+    peak = candidate.size.watch_memory()
+    run = candidate.prepare(*data)
+    seconds = [_seconds(run) / candidate.steps]
+    peak_mb = peak.stop()
     floors.append(_seconds(floor))
     if candidate.repeats > 1:
         seconds = []
         for _ in range(candidate.repeats):
-            seconds.append(_seconds(run))
+            seconds.append(_seconds(run) / candidate.steps)
             floors.append(_seconds(floor))
     around = pairwise(floors[-len(seconds) - 1:])  # the floors just before and after each run
     ratio = median(2 * s / sum(pair) for s, pair in zip(seconds, around, strict=True))
@@ -133,11 +172,11 @@ def measure(candidate: Candidate) -> dict:
     return {"name": candidate.name, "size": str(candidate.size), "seconds": median(seconds),
             "ratio_to_floor": ratio, "peak_mb": peak_mb, "threads": THREADS,
             "versions": "; ".join(f"{p} {importlib.metadata.version(p)}"
-                                  for p in candidate.packages)}
+                                  for p in candidate.packages), "device": candidate.size.device}
 
 
 class PeakMemory:
-    """Most memory that was resident since this was made, in MB; NaN where there is no /proc.
+    """Most memory that was resident above that when this was made, MB; NaN without /proc.
 
     The kernel's own high-water mark where it can be reset, else a look every 2 ms.
     """
@@ -152,10 +191,10 @@ class PeakMemory:
 
     def stop(self) -> float:
         if self.watcher is None:
-            return resident_mb("VmHWM")
+            return resident_mb("VmHWM") - self.seen[0]
         self.over.set()
         self.watcher.join()
-        return max(self.seen)
+        return max(self.seen) - self.seen[0]
 
     def _watch(self) -> None:
         while not self.over.wait(0.002):
@@ -182,10 +221,6 @@ def _seconds(run: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def _product(query: Embedded, gallery: Embedded) -> Callable[[], np.ndarray]:
-    return lambda: query.emb @ gallery.emb.T
-
-
 def _embed(rng: np.random.Generator, name: str, ids: np.ndarray, centres: np.ndarray,
            size: Size) -> Embedded:
     emb = rng.standard_normal((len(ids), size.dim), np.float32)
@@ -197,6 +232,17 @@ def _embed(rng: np.random.Generator, name: str, ids: np.ndarray, centres: np.nda
     paths = np.array([f"{name}-{i}" for i in range(len(ids))])
     cams = rng.integers(1, size.cameras + 1, len(ids)).astype(str)
     return Embedded(emb, emb, paths, np.where(ids < 0, "0000", (ids + 1).astype(str)), cams, paths)
+
+
+def _earlier(path: Path, candidate: Candidate) -> dict:
+    """A row of another device: as it stands in the table so far, else empty."""
+    key = {"name": candidate.name, "size": str(candidate.size), "device": candidate.size.device}
+    if path.is_file():
+        table = pd.read_csv(path)
+        found = table[(table[list(key)] == pd.Series(key)).all(axis=1)]
+        if len(found):
+            return found.iloc[0].to_dict()
+    return key
 
 
 def _row(module: str, size: str, index: int, candidate: Candidate) -> dict | None:

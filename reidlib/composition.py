@@ -45,7 +45,7 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
     labels, names = number_ids(people.loc[~held_out, "id"].tolist())
     model = build_model(config, len(names)).to(device)
     if config.compiled:
-        _compile(model)
+        compile_model(model)
     optimiser = optimisation.make_optimiser(model, config.lr, config.backbone_lr,
                                             config.weight_decay, config.layer_decay)
     validate = None
@@ -112,7 +112,7 @@ def _sampler(config: TrainConfig, labels: Tensor) -> IdentitySampler | ShuffleSa
     return ShuffleSampler(len(labels), config.part_size, config.seed)
 
 
-def _compile(model: nn.Module) -> None:
+def compile_model(model: nn.Module) -> None:
     """Compile the forward pass of training; where that is not possible it runs as it is."""
     probe = torch.ones(2, device=next(model.parameters()).device)
     try:

@@ -5,11 +5,13 @@ normalisation see what a single process would see, and n processes x m images gi
 one process x nm images. One process is the case where every share is the whole.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def n_processes() -> int:
@@ -76,3 +78,14 @@ def make_accelerator(device: torch.device, precision: str = "fp32", *, may_freez
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision,
                        cpu=device.type == "cpu", log_with=tracker, project_dir=folder,
                        kwargs_handlers=[parallel])
+
+
+@contextmanager
+def prepared(model: nn.Module, accelerator) -> Iterator[nn.Module]:
+    """The model as accelerate wraps it for training; afterwards it is as it was."""
+    wrapped = accelerator.prepare_model(model)
+    try:
+        yield wrapped
+    finally:
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        vars(model).pop("_is_accelerate_prepared", None)  # else the next time it is left out

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from reidlib.checkpoints import Progress, Row, remove_leftovers
 from reidlib.optimisation import Schedule
-from reidlib.processes import is_main, make_accelerator, wait_for_all
+from reidlib.processes import is_main, make_accelerator, prepared, wait_for_all
 from reidlib.progress import say, watched
 from reidlib.repro import peak_memory_mb
 
@@ -75,24 +75,22 @@ def fit(model: nn.Module, batches: Callable[[int], Iterable[Batch]], loss_fn: Ca
         progress.load(checkpoint, key)
     if checkpoint and is_main():
         remove_leftovers(checkpoint)
-    prepared = accelerator.prepare_model(model)
     try:
-        for epoch in _reported(range(len(progress.history), epochs), name, progress.history):
-            row = train_one_epoch(prepared, batches(epoch), loss_fn, progress, recipe, accelerator,
-                                  epoch)
-            if recipe.validate:
-                row["validation"] = recipe.validate(average.module if average else model)
-            _note(progress, row)
-            accelerator.log(row, step=epoch)
-            if checkpoint and is_main():
-                progress.save(checkpoint, key)
-            wait_for_all()
+        with prepared(model, accelerator) as parallel:
+            for epoch in _reported(range(len(progress.history), epochs), name, progress.history):
+                row = train_one_epoch(parallel, batches(epoch), loss_fn, progress, recipe,
+                                      accelerator, epoch)
+                if recipe.validate:
+                    row["validation"] = recipe.validate(average.module if average else model)
+                _note(progress, row)
+                accelerator.log(row, step=epoch)
+                if checkpoint and is_main():
+                    progress.save(checkpoint, key)
+                wait_for_all()
     except KeyboardInterrupt:
         say(f"{name}: stopped after {len(progress.history)} of {epochs} epochs"
             + "; started again, it goes on from there" * bool(checkpoint))
         raise
-    finally:
-        accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     if progress.best or average:
         model.load_state_dict(progress.best or average.module.state_dict())
     return progress.history

@@ -11,7 +11,7 @@ from reidlib.config import load_study
 from reidlib.paths import ROOT
 from reidlib.pipeline import NOTEBOOKS
 
-PARAMETERS = {"study", "epochs", "seeds", "device", "workspace"}
+PARAMETERS = {"study", "epochs", "seeds", "device", "workspace", "jobs"}
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 

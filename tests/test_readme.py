@@ -1,0 +1,58 @@
+"""What the README shows is run, in its order."""
+
+import re
+
+import pytest
+
+from reidlib.config import TrainConfig, load_study, make_config
+from reidlib.drawing import SyntheticSpec
+from reidlib.paths import ROOT
+from reidlib.readers import read_dataset
+from reidlib.synthetic import write_dataset
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A folder with ``mine/images.csv``, and the place to stand in."""
+    spec = SyntheticSpec(train_ids=4, test_ids=2, n_query=2, n_query_copies=0, orientations=2)
+    folder = write_dataset(tmp_path / "mine", spec)
+    listing = read_dataset("synthetic", folder).manifest[["path", "id", "cam", "split"]]
+    listing.to_csv(folder / "images.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_snippets_of_data_backbone_and_loss(mine, capsys):
+    names = {}
+    found = blocks("python")
+    assert len(found) >= 3
+    for snippet in found:
+        exec(snippet, names)
+    row, = names["history"]
+    assert row["identity"] > 0 and row["circle"] > 0 and row["images"] == 16
+    assert "epoch 1/1" in capsys.readouterr().out
+
+
+def test_the_parameter_file_loads(tmp_path):
+    text, = blocks("yaml")
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load_study("mine", params=tmp_path).config("improved", 0).epochs == 20
+
+
+def test_the_table_of_parameters_is_true():
+    rows = re.findall(r"^\| `(\w+): ([\w.]+)` \| ([\w ]+) \|", README, re.M)
+    assert len(rows) == 11
+    for name, value, default in rows:
+        given = {"true": True}.get(value, value)
+        given = int(value) if value.isdigit() else given
+        config = make_config("baseline", 0, {"schedule": "end-to-end", name: given})
+        assert getattr(config, name) != getattr(TrainConfig(), name)
+        off = getattr(TrainConfig(), name)
+        assert {"none": None, "constant rates": None, "false": False}.get(default, default) in (
+            off, str(off), f"{off:g}" if isinstance(off, float) else None)
