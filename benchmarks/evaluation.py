@@ -18,7 +18,8 @@ from reidlib.retrieval import Embedded
 from reidlib.scoring import score_queries, summarise_queries
 
 BATCH = 256  # queries that a peer is given at a time
-WHOLE = [name for name, rules in PROTOCOLS.items() if rules.draws is None]
+SAME = [name for name, rules in PROTOCOLS.items() if not rules.every_image]  # pairs measured here
+WHOLE = [name for name in SAME if PROTOCOLS[name].draws is None]
 Score = Callable[[Embedded, Embedded], float]
 
 
@@ -98,7 +99,7 @@ def candidates(size: Size) -> list[Candidate]:
         floor_at(size),
         _reidlib("standard", size, "standard"),
         _reidlib(f"all {len(WHOLE)} protocols of the whole gallery", size, *WHOLE),
-        _reidlib(f"all {len(PROTOCOLS)} protocols, single-shot too", size, *PROTOCOLS),
+        _reidlib(f"all {len(SAME)} protocols, single-shot too", size, *SAME),
         _peer("numpy argsort per query", size, argsort_map, "standard", ("numpy",)),
         _peer("torchmetrics RetrievalMAP", size, torchmetrics_map, "all-gallery",
               ("torchmetrics", "torch"), 1),

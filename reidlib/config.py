@@ -136,6 +136,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "untrained": {"epochs": 0},
     "baseline": {},
     "ypool": {"y_pooling": True},
+    "amtriplet": {"am_margin": 0.35, "triplet_margin": 0.3, "images_per_identity": 4},
     "improved": {"y_pooling": True, "am_margin": 0.35, "triplet_margin": 0.3,
                  "images_per_identity": 4},
 }
@@ -158,6 +159,15 @@ VARIANTS = (
     Variant("+ AM-Softmax, triplet", "improved", "none"),
     Variant("+ flipped query", "improved", "query"),
     Variant("+ re-ranking", "improved", "query", reranked=True),  # ours, not the paper's
+)
+
+
+# Each idea of the paper alone on its baseline; y-pooling alone is a row above.
+SINGLES = (
+    Variant("baseline", "baseline", "none"),
+    Variant("y-pooling alone", "ypool", "none"),
+    Variant("AM-Softmax, triplet alone", "amtriplet", "none"),
+    Variant("flipped query alone", "baseline", "query"),
 )
 
 

@@ -129,8 +129,8 @@ class Epoch:
 
 
 def _seeded(transform: v2.Transform, image: Tensor, seed: int) -> Tensor:
-    with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the CPU's global generator
+        torch.default_generator.manual_seed(seed)  # not CUDA's too: dropout draws from that
         return transform(image)
 
 

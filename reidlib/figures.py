@@ -25,7 +25,8 @@ from reidlib.paths import whole_file, write_csv
 P = ParamSpec("P")
 
 WIDTH = 7.0  # inches; text of 11 points stays readable when the figure fills half a page
-PROTOCOLS = ("standard", "market-matlab", "single-shot", "leak-free", "all-gallery", "lat-top10")
+PROTOCOLS = ("standard", "standard-all", "market-matlab", "single-shot", "leak-free",
+             "all-gallery", "lat-top10")
 PAPER_PROTOCOL = "lat-top10"
 PALETTE = sns.color_palette("colorblind").as_hex()
 INK, GREY = "#333333", PALETTE[7]

@@ -50,10 +50,13 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_csv(path: Path, table) -> Path:
-    """Write a pandas table, whole or not at all: full precision, one line ending everywhere."""
-    with whole_file(path) as partial:
-        table.to_csv(partial, index=False, lineterminator="\n")
-    return Path(path)
+    """Write a pandas table, whole or not at all; returns the path."""
+    return write_text(path, csv_text(table))
+
+
+def csv_text(table) -> str:
+    """A pandas table as CSV: full precision, one line ending everywhere."""
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 @dataclass(frozen=True)

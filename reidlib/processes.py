@@ -72,6 +72,8 @@ def make_accelerator(device: torch.device, precision: str = "fp32", *, may_freez
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # accelerate takes the current one
     # accelerate allows one precision and device a process; runs in a notebook may differ in both
     AcceleratorState._reset_state(reset_partial_state=n_processes() == 1)
     parallel = DistributedDataParallelKwargs(find_unused_parameters=may_freeze)

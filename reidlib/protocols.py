@@ -17,11 +17,14 @@ class Protocol:
     rule: str                  # see metrics.average_precision
     source: str
     draws: int | None = None   # one random gallery image per identity and camera, so many times
+    every_image: bool = False  # each image of query and gallery is a query against all the others
 
 
 PROTOCOLS = {p.name: p for p in (
     Protocol("standard", True, True, False, None, "rectangle",
              "Market-1501 as torchreid and TransReID score it"),
+    Protocol("standard-all", True, True, False, None, "rectangle",
+             "standard with more queries: ours", every_image=True),
     Protocol("lat-top10", False, False, False, 10, "rectangle",
              "public LA-Transformer test code; the paper's numbers"),
     Protocol("all-gallery", False, False, False, None, "rectangle",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlib.config import VARIANTS, Study
+from reidlib.config import SINGLES, VARIANTS, Study
 from reidlib.intervals import compare, verdict
-from reidlib.paths import Workspace, write_text
+from reidlib.paths import Workspace, csv_text, write_text
 from reidlib.results import (
     by_variant,
     collect_runs,
@@ -17,7 +17,6 @@ from reidlib.results import (
     read_study,
     score_table,
     to_markdown,
-    write_csv,
 )
 from reidlib.tables import (
     SHOWN,
@@ -36,7 +35,7 @@ from reidlib.tables import (
 )
 
 README_STUDIES = ("synthetic", "pku-reid")
-PRESETS_IN_REPORT = tuple(dict.fromkeys(v.preset for v in VARIANTS))
+PRESETS_IN_REPORT = tuple(dict.fromkeys(v.preset for v in (*VARIANTS, *SINGLES)))
 
 
 def load_records(workspace: Workspace) -> tuple[Study, list[dict]]:
@@ -138,14 +137,20 @@ def write_report(workspace: Workspace) -> Path:
 
     Returns the path of ``report.md``.
     """
+    for name, text in render(workspace).items():
+        write_text(workspace.reports / name, text)
+    return workspace.reports / "report.md"
+
+
+def render(workspace: Workspace) -> dict[str, str]:
+    """The text of each file of the report, by its path in the study's folder."""
     study, records = load_records(workspace)
     queries = query_rows(records)
     table, changes, rates = headline(queries), steps(queries), verification(records)
+    alone = steps(query_rows(records, SINGLES), against="baseline")
     audit = pd.read_csv(workspace.tables / "audit.csv")
-    for name, content in {"scores": by_variant(score_table(records)), "headline": table,
-                          "steps": changes, "intervals": every_interval(queries),
-                          "verification": rates}.items():
-        write_csv(workspace.tables / f"{name}.csv", content)
+    contents = {"scores": by_variant(score_table(records)), "headline": table, "steps": changes,
+                "alone": alone, "intervals": every_interval(queries), "verification": rates}
     figures = [f"![{title}](figures/{name}.png)" for name, title in FIGURES.items()
                if (workspace.figures / f"{name}.png").is_file()]
     page = "\n\n".join([
@@ -153,6 +158,7 @@ def write_report(workspace: Workspace) -> Path:
         "## Results", to_markdown(table), HEADLINE_NOTE, sampling_note(queries),
         "## Does the paper hold?", "\n".join(f"- {s}" for s in verdicts(records, changes)),
         "## Is each step real?", to_markdown(steps_table(changes)), STEPS_NOTE,
+        "## Each idea alone", to_markdown(steps_table(alone)),
         "## The same embeddings under every protocol", "mAP, percent:",
         to_markdown(every_protocol(records)),
         to_markdown(protocol_rules(records[0]["protocols"])),
@@ -161,8 +167,8 @@ def write_report(workspace: Workspace) -> Path:
         "## The data", "\n".join(f"- {words}" for words in audit["words"]),
         "## Cost, hardware, versions", to_markdown(cost(records)), environment(records),
         "## How to reproduce", f"```\n{command(study, records)}\n```"])
-    write_text(workspace.reports / "summary.md", summary(study, records, queries, table))
-    return write_text(workspace.reports / "report.md", page + "\n")
+    return {"report.md": page + "\n", "summary.md": summary(study, records, queries, table),
+            **{f"tables/{name}.csv": csv_text(content) for name, content in contents.items()}}
 
 
 def sampling_note(queries: pd.DataFrame) -> str:
@@ -175,9 +181,10 @@ def sampling_note(queries: pd.DataFrame) -> str:
 
 HEADLINE_NOTE = (
     "All values are percent: mean ± standard deviation over seeds [95 % bootstrap interval over "
-    "query identities]. `standard` ignores gallery images of the query's own camera; `lat-top10` "
-    "is what the paper reports: same camera and copies kept, the 10 nearest only. The `paper` "
-    "columns are quoted from it, on its own images. Re-ranking is not in the paper.")
+    "query identities]. `standard` ignores gallery images of the query's own camera; "
+    "`standard-all` is the same with every test image as a query; `lat-top10` is what the paper "
+    "reports: same camera and copies kept, the 10 nearest only. The `paper` columns are quoted "
+    "from it, on its own images. Re-ranking is not in the paper.")
 STEPS_NOTE = (
     "Percentage points, paired over queries: difference ± standard deviation over seeds [95 % "
     "bootstrap interval over identities, 10,000 resamples]. A step is better or worse where the "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlib.config import VARIANTS, Study
+from reidlib.config import VARIANTS, Study, Variant
 from reidlib.paths import Workspace, whole_file, write_csv, write_text
 
 RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
@@ -99,12 +99,12 @@ def read_tables(records: Sequence[dict], name: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def by_variant(table: pd.DataFrame) -> pd.DataFrame:
+def by_variant(table: pd.DataFrame, variants: Sequence[Variant] = VARIANTS) -> pd.DataFrame:
     """Pick each results row's preset, flip and re-ranking out of a long table; adds ``row``."""
     parts = [table[(table["preset"] == v.preset) & (table["flip"] == v.flip)
-                   & (table["reranked"] == v.reranked)].assign(row=v.label) for v in VARIANTS]
+                   & (table["reranked"] == v.reranked)].assign(row=v.label) for v in variants]
     rows = pd.concat(parts, ignore_index=True)
-    labels = [v.label for v in VARIANTS if v.label in set(rows["row"])]
+    labels = [v.label for v in variants if v.label in set(rows["row"])]
     return rows.assign(row=pd.Categorical(rows["row"], labels, ordered=True))
 
 

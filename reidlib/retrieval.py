@@ -59,6 +59,19 @@ class Embedded:
         return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
 
 
+def pool(query: Embedded, gallery: Embedded) -> tuple[Embedded, Embedded]:
+    """Every image once, as queries (without junk) and as gallery.
+
+    Of byte-identical images of one identity and camera the first counts, queries before gallery.
+    """
+    both = Embedded(**{f.name: np.concatenate([getattr(query, f.name), getattr(gallery, f.name)])
+                       for f in fields(Embedded)})
+    labels = np.stack([both.sha256, both.ids, both.cams], 1)
+    _, first = np.unique(labels, axis=0, return_index=True)
+    images = both.take(np.sort(first))
+    return images.take(images.ids != JUNK_ID), images
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Every query's gallery, nearest first; what search, scoring and drawing share.

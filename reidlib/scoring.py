@@ -10,7 +10,7 @@ from reidlib import metrics
 from reidlib.matching import ENTRIES, Matches, Similarity, cosine, find_matches, to_numpy
 from reidlib.protocols import JUNK_ID, PROTOCOLS, Protocol, get_protocol
 from reidlib.results import VALUES
-from reidlib.retrieval import FLIPS, Embedded
+from reidlib.retrieval import FLIPS, Embedded, pool
 
 RANKS = (1, 5, 10)
 CMC_LENGTH = 50
@@ -80,19 +80,25 @@ def evaluate(query: Embedded, gallery: Embedded, flips: Sequence[str] = FLIPS,
     """Scores, per-query table and CMC curves under every protocol and flip, in long form.
 
     ``reranked_flips`` are scored once more after re-ranking, which costs seconds where the rest
-    costs tenths. No CMC curve for a protocol that draws galleries.
+    costs tenths; not where every image is a query, for each would be its own neighbour twice. No
+    CMC curve for a protocol that draws galleries.
     """
     scores, tables, curves = [], [], []
     for flip, reranked in [*((f, False) for f in flips), *((f, True) for f in reranked_flips)]:
-        matches = find_matches(query, gallery, cosine(query, gallery, flip, reranked, device),
-                               max(get_protocol(p).draws or 0 for p in protocols))
-        for protocol in protocols:
-            key = {"protocol": protocol, "flip": flip, "reranked": reranked}
-            per_query = score_queries(query, matches, protocol)
-            scores.append({**key, **summarise_queries(per_query, protocol)})
-            tables.append(per_query.assign(**key))
-            if get_protocol(protocol).draws is None:
-                curves.append(_curve(per_query, len(gallery.ids), protocol).assign(**key))
+        for every_image in (False, True)[:1 if reranked else 2]:
+            chosen = [p for p in protocols if get_protocol(p).every_image == every_image]
+            if not chosen:
+                continue
+            sides = pool(query, gallery) if every_image else (query, gallery)
+            matches = find_matches(*sides, cosine(*sides, flip, reranked, device),
+                                   max(get_protocol(p).draws or 0 for p in chosen))
+            for protocol in chosen:
+                key = {"protocol": protocol, "flip": flip, "reranked": reranked}
+                per_query = score_queries(sides[0], matches, protocol)
+                scores.append({**key, **summarise_queries(per_query, protocol)})
+                tables.append(per_query.assign(**key))
+                if get_protocol(protocol).draws is None:
+                    curves.append(_curve(per_query, len(sides[1].ids), protocol).assign(**key))
     return pd.DataFrame(scores), pd.concat(tables), pd.concat(curves)
 
 

@@ -1,10 +1,11 @@
 """Run records -> the tables of the report. Every number comes from a file that a run wrote."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pandas as pd
 
+from reidlib.config import VARIANTS, Variant
 from reidlib.intervals import COLUMNS, compare, interval, verdict
 from reidlib.results import (
     SCORES,
@@ -17,11 +18,12 @@ from reidlib.results import (
 )
 
 SHOWN = ("standard", "lat-top10")  # the honest protocol and the paper's, always side by side
+COMPARED = ("standard", "standard-all", "lat-top10")
 
 
-def query_rows(records: Sequence[dict]) -> pd.DataFrame:
+def query_rows(records: Sequence[dict], variants: Sequence[Variant] = VARIANTS) -> pd.DataFrame:
     """The per-query scores of every results row, protocol and seed."""
-    return by_variant(read_tables(records, "per_query"))
+    return by_variant(read_tables(records, "per_query"), variants)
 
 
 def cut(queries: pd.DataFrame, row: str, protocol: str) -> pd.DataFrame:
@@ -35,16 +37,25 @@ def headline(queries: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for label in queries["row"].unique():
         line = {"model": label}
-        for protocol in SHOWN:
+        for protocol in COMPARED:
             own = cut(queries, label, protocol)
-            rank1, ap = interval(own, "rank1"), interval(own, "mAP")
-            line[f"{protocol} rank-1"] = percent(rank1.value, rank1.std)
-            line[f"{protocol} mAP"] = percent(ap.value, ap.std, ends=(ap.low, ap.high))
+            if protocol in SHOWN:
+                line[f"{protocol} rank-1"] = _cell(own, "rank1")
+            line[f"{protocol} mAP"] = _cell(own, "mAP")
         published = paper.loc[label] if label in paper.index else {}
         line["paper rank-1"] = percent(published.get("rank1"))
         line["paper mAP"] = percent(published.get("mAP"))
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _cell(own: pd.DataFrame, score: str) -> str:
+    """A score in percent; mAP with its interval. A dash where the row has no such score."""
+    if own.empty:
+        return percent(None)
+    found = interval(own, score)
+    return percent(found.value, found.std,
+                   ends=(found.low, found.high) if score == "mAP" else None)
 
 
 def every_interval(queries: pd.DataFrame) -> pd.DataFrame:
@@ -62,22 +73,25 @@ def every_interval(queries: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def steps(queries: pd.DataFrame) -> pd.DataFrame:
-    """Each results row against the row above: paired bootstrap over identities on AP (fractions).
+def steps(queries: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
+    """Each results row against the row above, or all ``against`` one: paired bootstrap on AP.
 
-    Columns: row, above, protocol, difference, low, high, share_in_favour, std (over seeds),
-    verdict, seeds_up and seeds.
+    Over identities, in fractions. Columns: row, above, protocol, difference, low, high,
+    share_in_favour, std (over seeds), verdict, seeds_up and seeds.
     """
     labels, lines = queries["row"].unique().tolist(), []
-    for above, label in pairwise(labels):
-        for protocol in SHOWN:
-            sides = [cut(queries, name, protocol) for name in (above, label)]
-            result = compare(*sides)
-            by_seed = [side.groupby("seed")["AP"].mean() for side in sides]
-            lines.append({"row": label, "above": above, "protocol": protocol, **result._asdict(),
-                          "verdict": verdict(result),
-                          "seeds_up": int((by_seed[1] > by_seed[0]).sum()),
-                          "seeds": len(by_seed[0])})
+    pairs = [(against, label) for label in labels if label != against] if against else (
+        pairwise(labels))
+    for (above, label), protocol in product(pairs, COMPARED):
+        sides = [cut(queries, name, protocol) for name in (above, label)]
+        if any(side.empty for side in sides):
+            continue
+        result = compare(*sides)
+        by_seed = [side.groupby("seed")["AP"].mean() for side in sides]
+        lines.append({"row": label, "above": above, "protocol": protocol, **result._asdict(),
+                      "verdict": verdict(result),
+                      "seeds_up": int((by_seed[1] > by_seed[0]).sum()),
+                      "seeds": len(by_seed[0])})
     return pd.DataFrame(lines)
 
 
@@ -121,7 +135,8 @@ def every_protocol(records: Sequence[dict], score: str = "mAP") -> pd.DataFrame:
                                            strict=True)]
     names = [p["name"] for p in records[0]["protocols"]]
     wide = table.assign(cell=cells).pivot(index="row", columns="protocol", values="cell")[names]
-    return wide.reset_index(names="model").rename_axis(columns=None).astype(str)
+    wide = wide.fillna(percent(None)).reset_index(names="model")
+    return wide.rename_axis(columns=None).astype(str)
 
 
 def protocol_rules(protocols: Sequence[dict]) -> pd.DataFrame:
@@ -130,7 +145,9 @@ def protocol_rules(protocols: Sequence[dict]) -> pd.DataFrame:
         return "dropped" if dropped else "kept"
 
     return pd.DataFrame([{
-        "protocol": p["name"], "same person, same camera": mark(p["drop_same_camera"]),
+        "protocol": p["name"],
+        "queries": "every test image" if p["every_image"] else "the data set's",
+        "same person, same camera": mark(p["drop_same_camera"]),
         "junk": mark(p["drop_junk"]),
         "copies of the query": ("with the camera" if p["drop_same_camera"]
                                 else mark(p["drop_copies"])),

@@ -2,7 +2,15 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from reidlib.config import PARAMS, PRESETS, VARIANTS, TrainConfig, load_study, make_config
+from reidlib.config import (
+    PARAMS,
+    PRESETS,
+    SINGLES,
+    VARIANTS,
+    TrainConfig,
+    load_study,
+    make_config,
+)
 
 STUDIES = sorted(path.stem for path in PARAMS.glob("*.yaml"))
 
@@ -27,7 +35,7 @@ def test_presets_are_differences_on_top_of_the_study():
 
 
 def test_every_results_row_has_its_preset():
-    assert {v.preset for v in VARIANTS} == set(PRESETS)
+    assert {v.preset for v in (*VARIANTS, *SINGLES)} == set(PRESETS)
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -14,7 +14,7 @@ LAYERS = [
     "readers audit synthetic retrieval search training results intervals",
     "fetch figures matching tables",
     "galleries scoring report",
-    "composition",
+    "composition verify",
     "experiment",
     "pipeline",
 ]

@@ -1,12 +1,13 @@
 import itertools
 import json
+import shutil
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from reidlib import report, tables
+from reidlib import report, tables, verify
 from reidlib.config import VARIANTS
 from reidlib.paths import ROOT, Workspace
 from reidlib.protocols import PROTOCOLS
@@ -125,28 +126,33 @@ def test_replace_block():
 
 
 def test_readme_results_are_current():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    want = report.replace_block(readme, "results", report.readme_block(ROOT))
-    assert want == readme, "run `make report`"
+    assert not verify.readme_differences(), "run `make report`"
 
 
 @pytest.mark.parametrize("name", report.README_STUDIES)
 def test_tracked_reports_are_those_of_their_runs(name):
+    assert not verify.differences(Workspace(name)), "run `make report`"
     folder = ROOT / "reports" / name
-    if not (folder / "summary.md").is_file():
-        pytest.skip(f"no report of {name}")
-    study, records = report.load_records(Workspace(name))
-    queries = tables.query_rows(records)
-    want = report.summary(study, records, queries, tables.headline(queries))
-    assert (folder / "summary.md").read_text(encoding="utf-8") == want
-    page = (folder / "report.md").read_text(encoding="utf-8")
     for path in sorted((folder / "runs").glob("*/run.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         for scores in record["scores"]:
             assert 0 <= scores["mAP"] <= 1 and scores["n_valid_query"] <= scores["n_query"]
     table = pd.read_csv(folder / "tables" / "headline.csv", dtype=str)
     assert table["model"].tolist() == [v.label for v in VARIANTS]
-    assert all(cell in page for cell in table["standard mAP"])
+
+
+def test_verify_finds_a_typed_number(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "reports" / "synthetic", tmp_path / "reports" / "synthetic")
+    workspace = Workspace("synthetic", tmp_path)
+    assert verify.differences(workspace) == []
+    page = workspace.reports / "report.md"
+    page.write_text(page.read_text().replace("| baseline |", "| baseline! |", 1))
+    (workspace.tables / "steps.csv").unlink()
+    found = verify.differences(workspace)
+    assert len(found) == 2 and "report.md: line" in found[0] and "baseline!" in found[0]
+    assert "steps.csv: line 1 is '(nothing)'" in found[1]
+    monkeypatch.setattr(verify, "differences", lambda workspace: found)
+    assert verify.main() == 1 and "differs: " in capsys.readouterr().err
 
 
 def test_readme_protocols_are_current():
