@@ -118,8 +118,8 @@ def main(module: str, candidates: dict[str, list[Candidate]], devices: Sequence[
          ) -> tuple[pd.DataFrame, Path]:
     """Command line of a benchmark: measure all candidates of a size, print and write the table.
 
-    With ``devices`` the table has a column for the device; rows of another device than the one
-    asked for stay as they were measured before, or empty.
+    With ``devices`` the table has a column for the device. Rows of another device than the one
+    asked for, and those that ``--only`` leaves out, stay as they were measured before, or empty.
 
     Returns the table and the folder that holds its ``<module>.csv``.
     """
@@ -127,6 +127,8 @@ def main(module: str, candidates: dict[str, list[Candidate]], devices: Sequence[
     parser.add_argument("--size", choices=list(candidates), default="full")
     parser.add_argument("--reports", type=Path, default=REPORTS, help="folder of the tables")
     parser.add_argument("--candidate", type=int, help="measure only this one, print JSON")
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure only the rows that "
+                        "have this text in name or size, and keep the others")
     if devices:
         parser.add_argument("--device", choices=devices, default=devices[0])
     args = parser.parse_args()
@@ -135,12 +137,13 @@ def main(module: str, candidates: dict[str, list[Candidate]], devices: Sequence[
         print(json.dumps(measure(chosen[args.candidate])))
         sys.exit()
     path, columns = args.reports / f"{module}.csv", COLUMNS + ["device"] * bool(devices)
-    rows = [_row(module, args.size, i, c) if not devices or c.size.device == args.device
+    rows = [_row(module, args.size, i, c) if args.only in f"{c.name}, {c.size}"
+            and (not devices or c.size.device == args.device)
             else _earlier(path, c) for i, c in enumerate(chosen)]
     table = pd.DataFrame([row for row in rows if row], columns=columns)
     write_csv(path, table)
-    shown = table.round({"seconds": 3, "ratio_to_floor": 2, "peak_mb": 0})
-    print(to_markdown(shown.astype(object).where(shown.notna(), "")), flush=True)
+    shown = table.dropna(subset="seconds")
+    print(to_markdown(shown.round({"seconds": 3, "ratio_to_floor": 2, "peak_mb": 0})), flush=True)
     return table, args.reports
 
 
@@ -235,11 +238,12 @@ def _embed(rng: np.random.Generator, name: str, ids: np.ndarray, centres: np.nda
 
 
 def _earlier(path: Path, candidate: Candidate) -> dict:
-    """A row of another device: as it stands in the table so far, else empty."""
+    """A row that is not measured now: as it stands in the table so far, else empty."""
     key = {"name": candidate.name, "size": str(candidate.size), "device": candidate.size.device}
     if path.is_file():
         table = pd.read_csv(path)
-        found = table[(table[list(key)] == pd.Series(key)).all(axis=1)]
+        key = {name: value for name, value in key.items() if name in table}
+        found = table[(table[list(key)] == list(key.values())).all(axis=1)]
         if len(found):
             return found.iloc[0].to_dict()
     return key

@@ -14,6 +14,7 @@ import timm
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Candidate, main
@@ -98,7 +99,7 @@ def candidates(steps: list[Step], growth: list[Step]) -> list[Candidate]:
 
 
 def in_full_precision(steps: list[Step]) -> list[Step]:
-    """What the usual code is measured on, each once."""
+    """The same steps in fp32, each once."""
     return list(dict.fromkeys(replace(step, precision="fp32") for step in steps))
 
 
@@ -152,12 +153,15 @@ def growth_figure(table: pd.DataFrame) -> Figure:
         lines = measured[measured["device"] == device].groupby(["backbone", "precision"])
         for (backbone, precision), rows in sorted(lines, key=lambda line: _rank(*line[0])):
             i = BACKBONES.index(backbone)
-            ax.plot(rows["batch"], rows["ms_per_image"], color=PALETTE[i], marker=MARKERS[i], ms=6,
-                    ls=LINES[precision == "bf16"], label=f"ViT-{backbone.title()}, {precision}")
+            ax.plot(rows["batch"], rows["ms_per_image"], color=PALETTE[i], marker=MARKERS[i], ms=7,
+                    mfc="white" if precision == "bf16" else PALETTE[i], ls=LINES[i],
+                    label=f"ViT-{backbone.title()}, {precision}")
         ax.set(xscale="log", yscale="log", xlabel="images a batch", title=device,
                ylabel="milliseconds an image")
         batches = sorted(set(measured["batch"]))
         ax.set_xticks(batches, [str(batch) for batch in batches])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.minorticks_off()
         ax.legend()
     fig.suptitle("One training step, reidlib, everything included")
@@ -192,5 +196,5 @@ if __name__ == "__main__":
                                          "small": candidates(small, [])}, ("cpu", "cuda"))
     growth = growth_table(measured)
     write_csv(folder / "growth.csv", growth)
-    print(to_markdown(growth.round(3)))
+    print(to_markdown(growth.dropna(subset="ms_per_image").round(3)))
     save_figure(growth_figure(growth), folder / "growth.png")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import PeakMemory
 from reidlib.composition import build_model
-from reidlib.config import make_config
+from reidlib.config import TrainConfig, make_config
 from reidlib.data import number_ids
 from reidlib.drawing import SyntheticSpec
 from reidlib.images import open_images
@@ -100,11 +100,11 @@ class Step:
     def model(self, n_identities: int) -> LATransformer:
         return build_model(self.config(), n_identities)
 
-    def config(self, **changes):
-        return replace(make_config("improved", 0, {
+    def config(self) -> TrainConfig:
+        return make_config("improved", 0, {
             "backbone": self.name, "backbone_args": self.arguments, "pretrained": False,
             "image_size": self.image_size, "batch_size": self.batch, "precision": self.precision,
-            "schedule": "end-to-end"}), **changes)
+            "schedule": "end-to-end"})
 
     @property
     def name(self) -> str:

@@ -53,18 +53,13 @@ def read_checkpoint(path: Path, key: Mapping[str, str]) -> dict:
             raise zipfile.BadZipFile(f"wrong checksum of {broken}")
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["key"]
-    except (zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, OSError, KeyError, TypeError
-            ) as error:
-        raise ValueError(f"checkpoint {path} is damaged ({str(error).splitlines()[0]}); delete it "
-                         "to start this run anew") from error
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError,
+            KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"checkpoint {path} is damaged ({reason}); delete it to start this run "
+                         "anew") from error
     for name, value in key.items():
         if found.get(name) != value:
             raise ValueError(f"checkpoint {path} belongs to another {name} ({found.get(name)}, "
                              f"this run's is {value}); delete it to start this run anew")
     return state
-
-
-def remove_leftovers(path: Path) -> None:
-    """Delete what a process killed while it wrote this checkpoint has left beside it."""
-    for partial in path.parent.glob(f".{path.stem}.*.partial{path.suffix}"):
-        partial.unlink(missing_ok=True)

@@ -118,7 +118,8 @@ def compile_model(model: nn.Module) -> None:
     try:
         torch.compile(lambda values: values.sin() + 1)(probe)
     except Exception as error:  # no compiler, no triton, an unknown device: each has its own class
-        say(f"torch.compile does not work here ({str(error).splitlines()[0]}); going on without")
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        say(f"torch.compile does not work here ({reason}); going on without")
         return
     torch._dynamo.config.suppress_errors = True  # the same for an operation it does not know
     model.compile()

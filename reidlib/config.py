@@ -162,7 +162,7 @@ VARIANTS = (
 )
 
 
-# Each idea of the paper alone on its baseline; y-pooling alone is a row above.
+# Each idea of the paper alone on its baseline, not on top of the others.
 SINGLES = (
     Variant("baseline", "baseline", "none"),
     Variant("y-pooling alone", "ypool", "none"),

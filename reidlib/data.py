@@ -19,8 +19,8 @@ class IdentitySampler:
     no identity twice in a batch. An identity whose images do not fill its last group (or which has
     fewer than K) fills it with others of its own images, repeated where it must. The last batches
     of an epoch hold fewer identities where they do not come out even; one that would hold a single
-    identity has no negative and is left out. With several processes whole groups are dealt to them,
-    and what does not come out even is left out.
+    identity has no negative and is left out. Whole groups are dealt to several processes, and what
+    is too much in these last batches is left out.
     """
 
     def __init__(self, ids: Int[np.ndarray, "image"], n_identities: int, n_images: int,
@@ -28,6 +28,9 @@ class IdentitySampler:
         if len(np.unique(ids)) < 2:
             raise ValueError("triplets need at least 2 identities, found "
                              f"{len(np.unique(ids))} in {len(ids)} images")
+        if n_identities % n_processes():
+            raise ValueError(f"{n_identities} identities a batch cannot be dealt evenly to "
+                             f"{n_processes()} processes: change batch_size or their number")
         self.p, self.k, self.seed = n_identities, n_images, seed
         self.by_id = [np.flatnonzero(ids == i) for i in np.unique(ids)]
 
@@ -114,13 +117,14 @@ class Epoch:
             mine = share(len(chosen))
             sampled = torch.from_numpy(chosen)
             rows = sampled if source.rows is None else source.rows[sampled]
-            images = self._to_device(source.images[rows[mine]])
-            mirror = self._to_device(torch.from_numpy(mirrored[mine]))
-            images = torch.where(mirror[:, None, None, None], images.flip(-1), images)
+            images = source.images[rows[mine]]
             if source.erasing:  # torchvision draws once a call, so image by image
                 images = torch.stack([_seeded(erase, image, int(seed))
                                       for image, seed in zip(images, seeds[mine], strict=True)])
-            yield images, self._to_device(source.ids[sampled])
+            images = self._to_device(images)
+            mirror = self._to_device(torch.from_numpy(mirrored[mine]))
+            yield (torch.where(mirror[:, None, None, None], images.flip(-1), images),
+                   self._to_device(source.ids[sampled]))
 
     def _to_device(self, values: Tensor) -> Tensor:
         if self.source.device.type == "cuda":

@@ -201,6 +201,20 @@ class Experiment:
         embedded.save(folder / f"{split}.npz")
 
 
+def _fixed_or_new(workspace: Workspace) -> Study:
+    """The study as 01_data fixed it, else as its file says."""
+    study = load_study(workspace.study)
+    if not (workspace.reports / "study.json").is_file():
+        return study
+    fixed = read_study(workspace)
+    differing = {key for key in {**study.train, **fixed.train}
+                 if study.train.get(key) != fixed.train.get(key)}
+    if differing:
+        say(f"{study.name}: {', '.join(sorted(differing))} as 01_data fixed it in "
+            f"{workspace.reports / 'study.json'}, not as in {study.name}.yaml")
+    return fixed
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: one run of a study; its record is written by the main process."""
     parser = argparse.ArgumentParser(
@@ -220,8 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         device = repro.pick_device(args.device)
         make_accelerator(device)  # joins the processes, where there are several
-        if is_main() and not (workspace.reports / "study.json").is_file():
-            prepare_study(load_study(args.study), workspace)
+        if is_main():
+            prepare_study(_fixed_or_new(workspace), workspace)
         wait_for_all()
         record = Experiment(workspace, args.device, args.tracker).run(args.preset, args.seed)
     except (ValueError, FileNotFoundError, FloatingPointError, MemoryError) as error:

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from reidlib.paths import whole_file
+from reidlib.paths import remove_leftovers, whole_file
 from reidlib.progress import bar, say
 
 
@@ -32,6 +32,7 @@ def open_images(root: Path, manifest: pd.DataFrame, size: int, cache: Path
         if images is not None and images.shape == (len(manifest), 3, size, size):
             return torch.from_numpy(images)
         say(f"{cache.name} is damaged, images are decoded again")
+    remove_leftovers(cache, older_than=3600.0)
     note.unlink(missing_ok=True)  # never a new array with an old note, or the other way round
     with whole_file(cache) as partial_path:
         shape = (len(manifest), 3, size, size)

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path, older_than: float = 0.0) -> None:
+    """Delete what processes killed while they wrote ``path`` have left beside it.
+
+    ``older_than``: seconds since it was written to, where others may be writing at this moment.
+    """
+    for partial in path.parent.glob(f".{path.stem}.*.partial{path.suffix}"):
+        if time.time() - partial.stat().st_mtime >= older_than:
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> Path:

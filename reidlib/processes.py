@@ -2,11 +2,13 @@
 
 Heads and losses run on the whole batch in every process. So batch-hard mining and batch
 normalisation see what a single process would see, and n processes x m images give the gradients of
-one process x nm images. One process is the case where every share is the whole.
+one process x nm images (but for dropout within the backbone, whose masks are the same in every
+process). One process is the case where every share is the whole.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -27,6 +29,14 @@ def wait_for_all() -> None:
     """Go on when every process has come here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def all_agree(value: int) -> bool:
+    """Whether all processes have the same value."""
+    values = [value] * n_processes()
+    if n_processes() > 1:
+        dist.all_gather_object(values, value)
+    return len(set(values)) == 1
 
 
 def share(n_rows: int) -> slice:
@@ -69,7 +79,7 @@ def make_accelerator(device: torch.device, precision: str = "fp32", *, may_freez
         may_freeze: some parameters will not always get a gradient.
         tracker: "tensorboard" or another of accelerate's; its files go to ``folder``.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
     if device.type == "cuda" and device.index is not None:
@@ -77,9 +87,10 @@ def make_accelerator(device: torch.device, precision: str = "fp32", *, may_freez
     # accelerate allows one precision and device a process; runs in a notebook may differ in both
     AcceleratorState._reset_state(reset_partial_state=n_processes() == 1)
     parallel = DistributedDataParallelKwargs(find_unused_parameters=may_freeze)
+    patient = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one decodes or scores
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision,
                        cpu=device.type == "cpu", log_with=tracker, project_dir=folder,
-                       kwargs_handlers=[parallel])
+                       kwargs_handlers=[parallel, patient])
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from reidlib.checkpoints import Progress, Row, remove_leftovers
+from reidlib.checkpoints import Progress, Row
 from reidlib.optimisation import Schedule
-from reidlib.processes import is_main, make_accelerator, prepared, wait_for_all
+from reidlib.paths import remove_leftovers
+from reidlib.processes import all_agree, is_main, make_accelerator, prepared, wait_for_all
 from reidlib.progress import say, watched
 from reidlib.repro import peak_memory_mb
 
@@ -50,7 +51,7 @@ def fit(model: nn.Module, batches: Callable[[int], Iterable[Batch]], loss_fn: Ca
     """Train for ``epochs``; the model ends with the weights that count (see ``Recipe``).
 
     Args:
-        batches: epoch number -> sized collection of (inputs, labels) on the model's device.
+        batches: epoch number -> (inputs, labels) of each batch, on the model's device; sized.
         loss_fn: (*model(inputs), labels) -> named terms, whose sum is minimised.
         accelerator: precision, processes and trackers; default: one process in full precision.
         checkpoint: file written after every epoch; training continues from it where it exists.
@@ -62,19 +63,25 @@ def fit(model: nn.Module, batches: Callable[[int], Iterable[Batch]], loss_fn: Ca
         in MB, and the validation score if there is one.
 
     Raises:
-        FloatingPointError: the loss is not finite; nothing of that step was applied.
+        FloatingPointError: loss or gradient is not finite; no weight was changed by that step.
         MemoryError: the device's memory is full.
         ValueError: the checkpoint is damaged or of another run.
     """
     recipe, key = recipe or Recipe(), key or {}
     accelerator = accelerator or make_accelerator(next(model.parameters()).device)
-    average = recipe.ema_decay is not None and AveragedModel(
-        model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
-    progress = Progress(model, optimiser, average or None)
+    average = None
+    if recipe.ema_decay is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay),
+                                use_buffers=True)
+    progress = Progress(model, optimiser, average)
     if checkpoint and checkpoint.exists():
         progress.load(checkpoint, key)
+    if not all_agree(len(progress.history)):
+        raise ValueError(f"the processes found different checkpoints at {checkpoint}: all machines "
+                         "need the same folder")
     if checkpoint and is_main():
         remove_leftovers(checkpoint)
+    kept = len(progress.history)
     try:
         with prepared(model, accelerator) as parallel:
             for epoch in _reported(range(len(progress.history), epochs), name, progress.history):
@@ -86,9 +93,10 @@ def fit(model: nn.Module, batches: Callable[[int], Iterable[Batch]], loss_fn: Ca
                 accelerator.log(row, step=epoch)
                 if checkpoint and is_main():
                     progress.save(checkpoint, key)
+                kept = len(progress.history)
                 wait_for_all()
     except KeyboardInterrupt:
-        say(f"{name}: stopped after {len(progress.history)} of {epochs} epochs"
+        say(f"{name}: stopped after {kept} of {epochs} epochs"
             + "; started again, it goes on from there" * bool(checkpoint))
         raise
     if progress.best or average:
@@ -100,8 +108,9 @@ def train_one_epoch(model: nn.Module, batches: Iterable[Batch], loss_fn: Callabl
                     progress: Progress, recipe: Recipe, accelerator, epoch: int) -> Row:
     """One pass over the batches; ``model`` is ``progress.model`` as the accelerator prepared it."""
     model.train()
-    sums, n, norms, start = {}, 0, [], time.perf_counter()
     optimiser, device = progress.optimiser, accelerator.device
+    optimiser.zero_grad(set_to_none=True)  # a step that was interrupted may have left some
+    sums, n, norms, start = {}, 0, [], time.perf_counter()
     n_steps = -(-len(batches) // recipe.accumulate)
     steps = _grouped(batches, recipe.accumulate)
     parts, number = next(steps, None), 0
@@ -110,12 +119,12 @@ def train_one_epoch(model: nn.Module, batches: Iterable[Batch], loss_fn: Callabl
         try:
             means = _accumulate_gradients(model, parts, loss_fn, accelerator)
             following = next(steps, None)  # fetched while a GPU still works on this step
+            norms.append(accelerator.clip_grad_norm_(progress.model.parameters(),
+                                                     recipe.clip_norm or torch.inf))
+            _check_finite({**means, "gradient": norms[-1]}, epoch, number)
+            optimiser.step()
         except torch.OutOfMemoryError as error:
             raise MemoryError(_out_of_memory(parts, accelerator)) from error
-        _check_finite(means, epoch, number)
-        norms.append(accelerator.clip_grad_norm_(progress.model.parameters(),
-                                                 recipe.clip_norm or torch.inf))
-        optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if progress.average:
             progress.average.update_parameters(progress.model)
@@ -137,37 +146,39 @@ def _accumulate_gradients(model: nn.Module, parts: list[Batch], loss_fn: Callabl
     """Gradients of the parts' mean loss; means over all their images of loss, terms, accuracy."""
     means, size = {}, sum(len(labels) for _, labels in parts)
     for i, (inputs, labels) in enumerate(parts, 1):
-        share = len(labels) / size
+        weight = len(labels) / size
         with accelerator.no_sync(model) if i < len(parts) else nullcontext():
             output = model(inputs)
             terms = loss_fn(*output, labels)
             loss = sum(terms.values())
-            accelerator.backward(loss * share)
+            accelerator.backward(loss * weight)
         right = (output[0].detach().argmax(-1) == labels[:, None]).float().mean()
         for name, value in {"loss": loss, **terms, "accuracy": right}.items():
-            means[name] = means.get(name, 0.0) + value.detach() * share
+            means[name] = means.get(name, 0.0) + value.detach() * weight
     return means
 
 
 def _check_finite(means: dict[str, Tensor], epoch: int, number: int) -> None:
-    if torch.isfinite(means["loss"]):
+    if torch.isfinite(means["loss"] + means["gradient"]):
         return
-    terms = {name: value.item() for name, value in means.items()
-             if name not in ("loss", "accuracy")}
+    terms = {name: value.item() for name, value in means.items() if name != "accuracy"}
     broken = [name for name, value in terms.items() if not abs(value) < float("inf")]
+    # the parts make the loss, and the loss the gradient: the first cause is what helps
+    cause = [name for name in broken if name not in ("loss", "gradient")] or broken
     raise FloatingPointError(
-        f"loss is {means['loss'].item()} in epoch {epoch}, batch {number}: term "
-        f"{', '.join(broken) or 'sum'} ({', '.join(f'{k} {v:.4g}' for k, v in terms.items())}); "
-        "stopped before the optimiser step, the last checkpoint is kept. A smaller learning rate "
-        "is the usual cure")
+        f"{', '.join(cause)} not finite in epoch {epoch}, step {number} "
+        f"({', '.join(f'{name} {value:.4g}' for name, value in terms.items())}); stopped before "
+        "the optimiser step, the last checkpoint is kept. A smaller learning rate is the usual "
+        "cure")
 
 
 def _out_of_memory(parts: list[Batch], accelerator) -> str:
     precision = accelerator.mixed_precision.replace("no", "fp32")
-    return (f"no memory left on {accelerator.device} with {len(parts[0][0])} images at a time, "
-            f"precision {precision}: take `accumulate` twice as large (same batch_size, half the "
-            "images at a time), precision: bf16, a smaller batch_size or a smaller backbone. "
-            "Started again, the run goes on from its last epoch")
+    whole = sum(len(labels) for _, labels in parts)
+    return (f"no memory left on {accelerator.device} with a batch of {whole}, "
+            f"{len(parts[0][0])} images at a time, precision {precision}: take `accumulate` twice "
+            "as large (same batch_size, half the images at a time), precision: bf16, a smaller "
+            "batch_size or a smaller backbone. Started again, the run goes on from its last epoch")
 
 
 def _grouped(batches: Iterable[Batch], n: int) -> Iterator[list[Batch]]:

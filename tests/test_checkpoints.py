@@ -109,6 +109,7 @@ def test_killed_at_ten_random_moments(processes, uninterrupted, tmp_path):
         path = tmp_path / "checkpoint.pt"
         epochs.append(len(read_checkpoint(path, KEY)["history"]) if path.exists() else 0)
     assert epochs == sorted(epochs), f"epochs were lost: {epochs}, killed after {moments}"
+    assert any(0 < epoch < EPOCHS for epoch in epochs), f"never in between: {epochs}, {moments}"
     same(finish(processes, tmp_path), expected)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "done.pt"]
 

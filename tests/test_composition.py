@@ -39,7 +39,8 @@ def seen(monkeypatch):
 
     def spy(model, batches, loss_fn, optimiser, epochs, recipe, **options):
         calls.append(SimpleNamespace(model=model, batches=batches(0), loss=loss_fn, recipe=recipe,
-                                     optimiser=optimiser, **options))
+                                     optimiser=optimiser, **options,
+                                     exact=torch.are_deterministic_algorithms_enabled()))
         return []
 
     monkeypatch.setattr(composition, "fit", spy)
@@ -51,6 +52,7 @@ def test_recipes_are_off_as_in_the_paper(config, make_images, people, seen):
     call, = seen
     assert call.recipe.clip_norm is call.recipe.ema_decay is call.recipe.validate is None
     assert call.recipe.accumulate == 1 and call.loss.smoothing == call.batches.source.erasing == 0
+    assert not call.exact
     assert call.accelerator.mixed_precision == "no" and len(call.optimiser.param_groups) == 2
     call.recipe.schedule(0.5)
     assert [g["lr"] for g in call.optimiser.param_groups] == [config.lr, config.backbone_lr]
@@ -59,10 +61,11 @@ def test_recipes_are_off_as_in_the_paper(config, make_images, people, seen):
 def test_recipes_that_are_on(config, make_images, people, seen):
     changed = replace(config, label_smoothing=0.1, random_erasing=0.5, clip_norm=2.0,
                       ema_decay=0.9, layer_decay=0.5, warmup_epochs=0.5, accumulate=2,
-                      precision="bf16", validation_ids=2)
+                      precision="bf16", validation_ids=2, deterministic=True)
     train(changed, make_images(48), people, CPU)
     call, = seen
     assert (call.recipe.clip_norm, call.recipe.ema_decay, call.recipe.accumulate) == (2.0, 0.9, 2)
+    assert call.exact and not torch.are_deterministic_algorithms_enabled()
     assert call.loss.smoothing == 0.1 and call.batches.source.erasing == 0.5
     assert call.batches.source.fill == pytest.approx((127.5, 127.5, 127.5))
     assert call.accelerator.mixed_precision == "bf16" and len(call.optimiser.param_groups) > 3

@@ -1,5 +1,7 @@
 """Curves, bars and dots show the numbers they were given; saving is whole or not at all."""
 
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -122,7 +124,7 @@ def test_protocol_gap_shows_means_and_their_difference(scores):
     means = scores.groupby(["row", "protocol"])["mAP"].mean()
     gaps = [means[row, "lat-top10"] - means[row, "standard"] for row in ROWS]
     assert [text.get_text() for text in ax.texts] == [f"{gap:+.3f}" for gap in gaps]
-    for marker, protocol in (("o", "standard"), ("P", "lat-top10")):
+    for marker, protocol in (("o", "standard"), ("X", "lat-top10")):
         drawn = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == marker]
         assert drawn == pytest.approx([means[row, protocol] for row in ROWS])
     assert legend_texts(fig) == ["standard", "lat-top10 (the paper's)"]
@@ -228,10 +230,10 @@ def test_a_failing_save_leaves_the_old_files(scores, tmp_path, monkeypatch, fail
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
     assert {p.name for p in before} == {"gap.png", "gap.csv"}
     owner, name = {"picture": (matplotlib.figure.Figure, "savefig"),
-                   "data": (pd.DataFrame, "to_csv")}[fails]
+                   "data": (Path, "write_text")}[fails]
 
     def break_halfway(self, target, **kwargs):
-        target.write_bytes(b"half")
+        (self if fails == "data" else target).write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(owner, name, break_halfway)

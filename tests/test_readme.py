@@ -54,5 +54,5 @@ def test_the_table_of_parameters_is_true():
         config = make_config("baseline", 0, {"schedule": "end-to-end", name: given})
         assert getattr(config, name) != getattr(TrainConfig(), name)
         off = getattr(TrainConfig(), name)
-        assert {"none": None, "constant rates": None, "false": False}.get(default, default) in (
-            off, str(off), f"{off:g}" if isinstance(off, float) else None)
+        shown = f"{off:g}" if type(off) is float else str(off).lower()
+        assert default == shown or name == "warmup_epochs" and default == "constant rates"

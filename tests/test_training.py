@@ -205,13 +205,47 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(start, tmp_path):
         return {"identity": logits.mean(), "triplet": emb.sum() * float("nan")}
 
     kept = path.read_bytes()
-    with pytest.raises(FloatingPointError, match="loss is nan in epoch 1, batch 0: term triplet "
-                       r"\(identity .*, triplet nan\).*last checkpoint is kept"):
+    with pytest.raises(FloatingPointError, match="triplet not finite in epoch 1, step 0 "
+                       r"\(.*identity .*, triplet nan.*last checkpoint is kept"):
         training.fit(model, batches, broken, optimiser, 2, checkpoint=path, key=key)
     assert path.read_bytes() == kept
     resumed = start()
     fit(resumed, 1, checkpoint=path, key=key)
     assert all(torch.equal(v, resumed[0].state_dict()[k]) for k, v in model.named_parameters())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(start):
+    model, batches, optimiser = start()
+    before = weights(model)
+
+    def steep(logits, emb, ids):  # finite itself: the gradients overflow when their norm is taken
+        return {"identity": 1e30 * logits.mean()}
+
+    with pytest.raises(FloatingPointError, match="^gradient not finite in epoch 0, step 0"):
+        training.fit(model, batches, steep, optimiser, 1)
+    assert all(torch.equal(v, before[k]) for k, v in model.named_parameters())
+
+
+def test_an_interrupted_step_leaves_nothing_to_the_next(start):
+    model, batches, optimiser = start()
+
+    def interrupted(number):
+        yield next(iter(batches(0)))
+        raise KeyboardInterrupt  # between backward and optimiser step
+
+    class Sized:
+        __len__ = lambda self: 2  # noqa: E731
+        __iter__ = lambda self: interrupted(0)  # noqa: E731
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(model, lambda epoch: Sized(), ReidLoss(), optimiser, 1)
+    assert any(p.grad is not None for p in model.parameters())
+    model.load_state_dict(start()[0].state_dict())
+    torch.manual_seed(7)
+    row = training.fit(model, batches, ReidLoss(), optimiser, 1)[0]
+    fresh = start()
+    torch.manual_seed(7)
+    assert row["gradient_norm"] == fit(fresh, 1)[0]["gradient_norm"]
 
 
 def test_full_memory_says_what_to_change(start):
@@ -220,7 +254,7 @@ def test_full_memory_says_what_to_change(start):
     def full(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(MemoryError, match="cpu with 4 images at a time, precision fp32.*`accumul"):
+    with pytest.raises(MemoryError, match="cpu with a batch of 4, 4 images at a time, prec"):
         training.fit(model, batches, full, optimiser, 1)
 
 
