@@ -13,7 +13,7 @@ endif
 RUN_ARGS := --study $(STUDY) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEEDS),--seeds $(SEEDS)) \
             $(if $(DEVICE),--device $(DEVICE)) $(if $(WORKSPACE),--workspace $(WORKSPACE))
 
-.PHONY: help env data report verify lab lint test bench clean
+.PHONY: help env data report weights verify lab lint test bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,6 +33,10 @@ data: $(ENV) ## fetch and check the data of STUDY
 
 report: $(ENV) ## run notebooks 01-07 for STUDY and write its report
 	$(PYTHON) -m reidlib.pipeline $(RUN_ARGS)
+
+weights: $(ENV) ## write the trained models of STUDY with model cards into artifacts/STUDY/weights
+	$(PYTHON) -m reidlib.weights --study $(STUDY) $(if $(DEVICE),--device $(DEVICE)) \
+	  $(if $(WORKSPACE),--workspace $(WORKSPACE))
 
 verify: $(ENV) ## compare the tracked tables, reports and README with the tracked runs
 	$(PYTHON) -m reidlib.verify

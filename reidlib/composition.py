@@ -23,11 +23,18 @@ from reidlib.training import Recipe, fit
 def build_model(config: TrainConfig, n_identities: int) -> LATransformer:
     """The model of a run, freshly initialised from its seed (backbone weights where asked for)."""
     repro.seed_globals(config.seed)
-    backbone = build_backbone(config.backbone, config.image_size, config.pretrained,
-                              config.backbone_args)
-    return LATransformer(backbone, n_identities, y_pooling=config.y_pooling,
-                         global_weight=config.global_weight, feature=config.feature,
-                         cosine=config.am_margin is not None)
+    backbone, head = model_arguments(config, n_identities)
+    return LATransformer(build_backbone(pretrained=config.pretrained, **backbone), **head)
+
+
+def model_arguments(config: TrainConfig, n_identities: int) -> tuple[dict, dict]:
+    """What a run's model is built of: arguments of ``build_backbone`` and ``LATransformer``."""
+    backbone = {"name": config.backbone, "image_size": config.image_size,
+                "args": dict(config.backbone_args)}
+    head = {"n_identities": n_identities, "y_pooling": config.y_pooling,
+            "global_weight": config.global_weight, "feature": config.feature,
+            "cosine": config.am_margin is not None}
+    return backbone, head
 
 
 def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: torch.device,

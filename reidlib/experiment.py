@@ -14,19 +14,18 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-from safetensors.torch import save_file
 from torch import Tensor
 
 from reidlib import repro
 from reidlib.audit import check_scorable
-from reidlib.composition import train
+from reidlib.composition import model_arguments, train
 from reidlib.config import PRESETS, Study, TrainConfig, check_keys, load_study
 from reidlib.drawing import SyntheticSpec
 from reidlib.images import load_picture, open_images
 from reidlib.manifest import Dataset, load_manifest, write_manifest
 from reidlib.matching import RERANKING, cosine
-from reidlib.models import LATransformer
-from reidlib.paths import ROOT, Workspace, whole_file
+from reidlib.models import LATransformer, save
+from reidlib.paths import ROOT, Workspace
 from reidlib.processes import is_main, make_accelerator, n_processes, wait_for_all
 from reidlib.progress import say
 from reidlib.protocols import PROTOCOLS
@@ -139,6 +138,10 @@ class Experiment:
         """Images as they are stored, uint8 (height, width, 3), for figures."""
         return [load_picture(self.dataset.root / path) for path in paths]
 
+    def weights(self, preset: str, seed: int) -> Path:
+        """The weights of a finished run; see ``reidlib.models.load``."""
+        return self._folder(self.study.config(preset, seed)) / "weights.safetensors"
+
     def _folder(self, config: TrainConfig) -> Path:
         fingerprint = config.fingerprint(self.dataset.checksum)
         return self.workspace.artifacts / f"{config.run_id}-{fingerprint[:8]}"
@@ -168,8 +171,8 @@ class Experiment:
                 "embed_seconds": time.perf_counter() - start, "processes": n_processes(),
                 "hardware": repro.hardware(self.device), "versions": repro.versions(),
                 "commit": repro.git_commit()}
-        with whole_file(folder / "weights.safetensors") as partial:
-            save_file(model.state_dict(), partial)
+        save(model, folder / "weights.safetensors",
+             *model_arguments(config, model.classifiers.classify.shape[2]))
         names = None if history else ["epoch", "loss", "accuracy", "images", "seconds"]
         write_csv(folder / "history.csv", pd.DataFrame(history, columns=names))
         self._score(config, folder, cost)

@@ -54,6 +54,13 @@ def decode(root: Path, paths: Sequence[str], out: UInt8[np.ndarray, "image 3 siz
             place[:] = image.transpose(2, 0, 1)
 
 
+def read_images(paths: Sequence[Path | str], size: int) -> UInt8[Tensor, "image 3 size size"]:
+    """A few images as a model takes them: decoded and resized to its ``size`` in pixels."""
+    images = np.empty((len(paths), 3, size, size), np.uint8)
+    decode(Path(), [str(path) for path in paths], images)
+    return torch.from_numpy(images)
+
+
 def load_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
     """One image as it is stored, RGB."""
     with Image.open(path) as image:

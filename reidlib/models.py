@@ -4,16 +4,19 @@ Sharma, Kapil, Chapman 2021 (arXiv:2106.03720); y-pooling is Eq. 2 of the reprod
 """
 
 import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from reidlib.paths import weights_root
+from reidlib.paths import weights_root, whole_file
 from reidlib.processes import gather_rows
 
 
@@ -155,6 +158,39 @@ def build_backbone(name: str, image_size: int = 224, pretrained: bool = True,
     if backbone.patch_embed.img_size != (image_size, image_size):
         _resize(backbone, name, image_size)
     return backbone
+
+
+def save(model: LATransformer, path: Path, backbone: Mapping[str, Any],
+         head: Mapping[str, Any]) -> None:
+    """Write a trained model as safetensors, with what ``load`` needs to build it again.
+
+    ``backbone``: arguments of ``build_backbone`` but ``pretrained``; ``head``: those of
+    ``LATransformer`` but the backbone.
+    """
+    built = json.dumps({"backbone": dict(backbone), "head": dict(head)}, sort_keys=True)
+    with whole_file(path) as partial:
+        save_file(model.state_dict(), partial, {"reidlib": built})
+
+
+def load(path: Path | str) -> LATransformer:
+    """A model that ``save`` wrote, ready to embed. Needs no other file and no network.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged or was not written by ``save``.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            built = json.loads(file.metadata()["reidlib"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no model of reidlib ({error or 'no description'}); "
+                         "`make weights` and finished runs write such files") from error
+    model = LATransformer(build_backbone(pretrained=False, **built["backbone"]), **built["head"])
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def find_weights(name: str) -> Path | None:

@@ -50,14 +50,19 @@ def load_records(workspace: Workspace) -> tuple[Study, list[dict]]:
 def setting(study: Study, records: Sequence[dict]) -> str:
     """One sentence: data, queries, backbone, schedule, epochs, seeds."""
     baseline = next(r for r in records if r["preset"] == "baseline")
-    config, counts = baseline["config"], baseline["data"]["counts"]
     seeds = ", ".join(map(str, study.seeds))
-    return (f"Study `{study.name}`: {counts['train']['images']} training images of "
+    return (f"{setting_of(baseline)[:-1]}, seeds {seeds} "
+            f"({'mean ± standard deviation' if len(study.seeds) > 1 else 'one seed: no spread'}).")
+
+
+def setting_of(record: dict) -> str:
+    """One sentence: a run's data, queries, backbone, schedule, epochs."""
+    config, counts = record["config"], record["data"]["counts"]
+    return (f"Study `{record['study']}`: {counts['train']['images']} training images of "
             f"{counts['train']['identities']} people, {counts['query']['images']} queries against "
             f"{counts['gallery']['images']} gallery images of {counts['gallery']['identities']} "
             f"people; {config['backbone']} at {config['image_size']} pixels, {config['schedule']} "
-            f"training, {config['epochs']} epochs, seeds {seeds} "
-            f"({'mean ± standard deviation' if len(study.seeds) > 1 else 'one seed: no spread'}).")
+            f"training, {config['epochs']} epochs, {config['precision']}.")
 
 
 def verdicts(records: Sequence[dict], changes: pd.DataFrame) -> list[str]:

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from reidlib import checkpoints, experiment, report, results, tables, training
+from reidlib import checkpoints, experiment, models, report, results, tables, training, weights
 from reidlib.composition import build_model
 from reidlib.config import VARIANTS, load_study
 from reidlib.experiment import Experiment, prepare_study
@@ -72,14 +71,35 @@ def test_untrained_is_the_baseline_before_its_first_step(lab, study):
 
 
 def test_saved_weights_give_the_saved_embeddings(lab, study):
-    config = study.config("improved", 0)
-    folder = next(lab.workspace.artifacts.glob("improved-s0-*"))
-    model = build_model(config, 6)
-    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    """In one line, from the file alone."""
+    model = models.load(lab.weights("improved", 0))
     query, _ = lab.embeddings("improved", 0, "03_improved")
-    images = lab._images("query")
-    np.testing.assert_allclose(embed(model, images)[0], query.emb, atol=1e-6)
-    assert not (folder / "checkpoint.pt").exists()
+    assert not model.training
+    for found, saved in zip(embed(model, lab._images("query")), (query.emb, query.mirrored),
+                            strict=True):
+        np.testing.assert_array_equal(found, saved)
+    assert not (lab.weights("improved", 0).parent / "checkpoint.pt").exists()
+
+
+def test_exported_weights_and_their_card(lab, capsys):
+    assert weights.main(["--study", "smoke", "--device", "cpu",
+                         "--workspace", str(lab.workspace.root)]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "card beside it" in line]
+    folder = lab.workspace.artifacts / "weights"
+    assert len(said) == 2 and sorted(path.name for path in folder.iterdir()) == [
+        "baseline.md", "baseline.safetensors", "improved.md", "improved.safetensors"]
+    card, record = (folder / "improved.md").read_text(), lab.run("improved", 0)
+    score = next(s for s in record["scores"] if s["protocol"] == "standard")
+    assert f"| standard | none | {100 * score['mAP']:.1f} |" in card
+    assert "drawn by this project" in card and "from scratch" in card and "y_pooling | True" in card
+    query, _ = lab.embeddings("improved", 0, "03_improved")
+    model = models.load(folder / "improved.safetensors")
+    np.testing.assert_array_equal(embed(model, lab._images("query"))[0], query.emb)
+    pretrained = {**record["config"], "pretrained": True,
+                  "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k"}
+    card = weights.card({**record, "config": pretrained,
+                         "data": {**record["data"], "name": "market1501-dev"}})
+    assert "timm weights, apache-2.0" in card and "Market-1501, for research" in card
 
 
 def test_finished_runs_are_found_not_repeated(lab, monkeypatch):

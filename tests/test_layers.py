@@ -16,7 +16,7 @@ LAYERS = [
     "galleries scoring report",
     "composition verify",
     "experiment",
-    "pipeline",
+    "pipeline weights",
 ]
 RANK = {module: i for i, row in enumerate(LAYERS) for module in row.split()}
 FILES = sorted(p for p in (ROOT / "reidlib").glob("*.py") if p.stem != "__init__")

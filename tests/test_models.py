@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from reidlib import models
 from reidlib.models import LATransformer, PartClassifiers, build_backbone, square_grid
 
 TINY = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -153,3 +154,30 @@ def test_initial_logits_do_not_depend_on_the_number_of_images(make_model, make_i
     both = model(make_images(4)).logits
     one = model(make_images(4)[:1]).logits
     np.testing.assert_allclose(both[:1].detach(), one.detach(), atol=1e-5)
+
+
+def test_a_saved_model_comes_back(make_images, tmp_path):
+    backbone = {"name": "vit_tiny_patch16_224", "image_size": 32,
+                "args": {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}}
+    head = {"n_identities": 5, "y_pooling": True, "global_weight": 2.0, "feature": "local",
+            "cosine": True}
+    model = LATransformer(models.build_backbone(pretrained=False, **backbone), **head)
+    model(make_images(4))  # moves batch normalisation's statistics
+    models.save(model, tmp_path / "model.safetensors", backbone, head)
+    found = models.load(tmp_path / "model.safetensors")
+    assert not found.training and (found.y_pooling, found.feature) == (True, "local")
+    images = make_images(3)
+    assert torch.equal(found.embed(images), model.eval().embed(images))
+    assert torch.equal(found(images).logits, model(images).logits)
+
+
+def test_what_is_no_model_is_refused(make_model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(FileNotFoundError, match="no weights at .*model.safetensors"):
+        models.load(path)
+    path.write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="holds no model of reidlib"):
+        models.load(path)
+    save_file(make_model().state_dict(), path)
+    with pytest.raises(ValueError, match="holds no model of reidlib .*`make weights`"):
+        models.load(path)

@@ -1,9 +1,11 @@
 """What the README shows is run, in its order."""
 
 import re
+import shutil
 
 import pytest
 
+from reidlib import models
 from reidlib.config import TrainConfig, load_study, make_config
 from reidlib.drawing import SyntheticSpec
 from reidlib.paths import ROOT
@@ -20,6 +22,13 @@ def mine(tmp_path, monkeypatch):
     folder = write_dataset(tmp_path / "mine", spec)
     listing = read_dataset("synthetic", folder).manifest[["path", "id", "cam", "split"]]
     listing.to_csv(folder / "images.csv", index=False)
+    for name, path in zip(("first.png", "second.png"), listing["path"], strict=False):
+        shutil.copy(folder / path, tmp_path / name)
+    backbone = {"name": "vit_tiny_patch16_224", "image_size": 32,
+                "args": {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}}
+    model = models.LATransformer(models.build_backbone(pretrained=False, **backbone), 5)
+    models.save(model, tmp_path / "artifacts/synthetic/weights/improved.safetensors", backbone,
+                {"n_identities": 5})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -28,15 +37,16 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
-def test_snippets_of_data_backbone_and_loss(mine, capsys):
+def test_snippets_of_weights_data_backbone_and_loss(mine, capsys):
     names = {}
     found = blocks("python")
-    assert len(found) >= 3
+    assert len(found) == 4
     for snippet in found:
         exec(snippet, names)
     row, = names["history"]
     assert row["identity"] > 0 and row["circle"] > 0 and row["images"] == 16
-    assert "epoch 1/1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "epoch 1/1" in said and re.search(r"^cosine similarity [01]\.\d\d$", said, re.M)
 
 
 def test_the_parameter_file_loads(tmp_path):
