@@ -121,7 +121,7 @@ def train_one_epoch(model: nn.Module, batches: Iterable[Batch], loss_fn: Callabl
             following = next(steps, None)  # fetched while a GPU still works on this step
             norms.append(accelerator.clip_grad_norm_(progress.model.parameters(),
                                                      recipe.clip_norm or torch.inf))
-            _check_finite({**means, "gradient": norms[-1]}, epoch, number)
+            _check_finite({**means, "gradient": norms[-1]}, epoch, number * recipe.accumulate)
             optimiser.step()
         except torch.OutOfMemoryError as error:
             raise MemoryError(_out_of_memory(parts, accelerator)) from error
@@ -158,7 +158,7 @@ def _accumulate_gradients(model: nn.Module, parts: list[Batch], loss_fn: Callabl
     return means
 
 
-def _check_finite(means: dict[str, Tensor], epoch: int, number: int) -> None:
+def _check_finite(means: dict[str, Tensor], epoch: int, batch: int) -> None:
     if torch.isfinite(means["loss"] + means["gradient"]):
         return
     terms = {name: value.item() for name, value in means.items() if name != "accuracy"}
@@ -166,7 +166,7 @@ def _check_finite(means: dict[str, Tensor], epoch: int, number: int) -> None:
     # the parts make the loss, and the loss the gradient: the first cause is what helps
     cause = [name for name in broken if name not in ("loss", "gradient")] or broken
     raise FloatingPointError(
-        f"{', '.join(cause)} not finite in epoch {epoch}, step {number} "
+        f"{', '.join(cause)} not finite in epoch {epoch}, batch {batch} "
         f"({', '.join(f'{name} {value:.4g}' for name, value in terms.items())}); stopped before "
         "the optimiser step, the last checkpoint is kept. A smaller learning rate is the usual "
         "cure")

@@ -205,7 +205,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(start, tmp_path):
         return {"identity": logits.mean(), "triplet": emb.sum() * float("nan")}
 
     kept = path.read_bytes()
-    with pytest.raises(FloatingPointError, match="triplet not finite in epoch 1, step 0 "
+    with pytest.raises(FloatingPointError, match="triplet not finite in epoch 1, batch 0 "
                        r"\(.*identity .*, triplet nan.*last checkpoint is kept"):
         training.fit(model, batches, broken, optimiser, 2, checkpoint=path, key=key)
     assert path.read_bytes() == kept
@@ -221,7 +221,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(start):
     def steep(logits, emb, ids):  # finite itself: the gradients overflow when their norm is taken
         return {"identity": 1e30 * logits.mean()}
 
-    with pytest.raises(FloatingPointError, match="^gradient not finite in epoch 0, step 0"):
+    with pytest.raises(FloatingPointError, match="^gradient not finite in epoch 0, batch 0"):
         training.fit(model, batches, steep, optimiser, 1)
     assert all(torch.equal(v, before[k]) for k, v in model.named_parameters())
 
