@@ -54,7 +54,7 @@ class TrainConfig:
     ema_decay: float | None = None    # keep a running mean of the weights and return that
     validation_ids: int = 0           # training identities held out; the best epoch's weights count
     # how it is computed
-    precision: str = "fp32"           # or "bf16": autocast, about twice as fast where supported
+    precision: str = "fp32"           # or "bf16": autocast, faster where there are bf16 units
     accumulate: int = 1               # parts a batch is worked off in, each with its own statistics
     compiled: bool = False            # torch.compile
     deterministic: bool = False       # only algorithms that give the same bits again, on CUDA too
