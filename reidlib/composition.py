@@ -15,7 +15,7 @@ from reidlib.losses import ReidLoss
 from reidlib.models import LATransformer, build_backbone
 from reidlib.processes import make_accelerator
 from reidlib.progress import say
-from reidlib.retrieval import Embedded, embed
+from reidlib.retrieval import embed_people
 from reidlib.scoring import evaluate
 from reidlib.training import Recipe, fit
 
@@ -92,10 +92,8 @@ def hold_out(ids: pd.Series, n: int, seed: int) -> np.ndarray:
 
 def validation(images: Tensor, people: pd.DataFrame) -> Callable[[nn.Module], float]:
     """model -> mAP under ``standard`` of these images, each a query against all the others."""
-    text = [people[name].to_numpy(str) for name in ("path", "id", "cam", "sha256")]
-
     def score(model: nn.Module) -> float:
-        embedded = Embedded(*embed(model, images), *text)
+        embedded = embed_people(model, images, people)
         scores, _, _ = evaluate(embedded, embedded, flips=("none",), protocols=("standard",),
                                 reranked_flips=())
         return float(scores["mAP"].iloc[0])

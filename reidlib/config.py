@@ -70,9 +70,12 @@ class TrainConfig:
         for name in ("epochs", "weight_decay", "global_weight", "validation_ids"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        for name in ("label_smoothing", "random_erasing", "ema_decay"):
-            if not 0 <= (getattr(self, name) or 0) <= 1:
+        for name in ("label_smoothing", "random_erasing"):
+            if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must be from 0 to below 1, or "
+                             "nothing")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm is {self.clip_norm}; it must be above 0, or nothing")
         if self.validation_ids == 1:
@@ -238,6 +241,8 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     for key in {"train", "synthetic"} & set(values):
         if not isinstance(values[key], dict):
             raise ValueError(f"{path.name}: {key} is {values[key]!r}; expected `key: value` lines")
+    if type(values.get("perplexity", 15.0)) not in (int, float):
+        raise ValueError(f"{path.name}: perplexity is {values['perplexity']!r}; expected a number")
     if seeds is not None:
         values["seeds"] = seeds
     study = Study(name=name, **{**values, "seeds": _check_seeds(values.get("seeds", [0, 1, 2]))})

@@ -8,7 +8,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import joblib
@@ -38,7 +38,7 @@ from reidlib.results import (
     write_run,
     write_study,
 )
-from reidlib.retrieval import FLIPS, Embedded, Ranking, embed, rank_gallery
+from reidlib.retrieval import FLIPS, Embedded, Ranking, embed_people, rank_gallery
 from reidlib.scoring import evaluate, true_positive_rates
 from reidlib.synthetic import write_dataset
 
@@ -66,6 +66,10 @@ def prepare_study(study: Study, workspace: Workspace) -> Dataset:
 def open_dataset(study: Study, workspace: Workspace) -> Dataset:
     """The data that 01_data checked; FileNotFoundError, naming it, where it has not."""
     manifest = load_manifest(workspace.reports / "manifest.csv")
+    root = locate(study.dataset, _drawn(study, workspace))[1]
+    if not root.is_dir():
+        raise FileNotFoundError(f"no images at {root}: run notebook 01_data (or make report) for "
+                                f"study {study.name!r} first")
     return Dataset(*locate(study.dataset, _drawn(study, workspace)), manifest)
 
 
@@ -197,24 +201,22 @@ class Experiment:
         }, {"per_query": per_query, "cmc": cmc})
 
     def _embed(self, model: LATransformer, split: str, folder: Path) -> None:
-        part = self._split(split)
-        emb, mirrored = embed(model, self._images(split))
-        text = {name: part[name].to_numpy(str) for name in ("id", "cam", "path", "sha256")}
-        embedded = Embedded(emb, mirrored, text["path"], text["id"], text["cam"], text["sha256"])
+        embedded = embed_people(model, self._images(split), self._split(split))
         embedded.save(folder / f"{split}.npz")
 
 
 def _fixed_or_new(workspace: Workspace) -> Study:
-    """The study as 01_data fixed it, else as its file says."""
-    study = load_study(workspace.study)
-    if not (workspace.reports / "study.json").is_file():
+    """The study as it was fixed for this workspace, else as its file says."""
+    study, path = load_study(workspace.study), workspace.reports / "study.json"
+    if not path.is_file():
         return study
     fixed = read_study(workspace)
-    differing = {key for key in {**study.train, **fixed.train}
-                 if study.train.get(key) != fixed.train.get(key)}
+    differing = [f"{name} {before} instead of {now}" for name, now, before in
+                 ((f.name, getattr(study, f.name), getattr(fixed, f.name)) for f in fields(Study))
+                 if name != "checksum" and now != before]
     if differing:
-        say(f"{study.name}: {', '.join(sorted(differing))} as 01_data fixed it in "
-            f"{workspace.reports / 'study.json'}, not as in {study.name}.yaml")
+        say(f"{study.name} as {path} fixed it, not as its parameter file says: "
+            f"{'; '.join(differing)}. Delete that file, or run 01_data, to take the new values")
     return fixed
 
 
@@ -235,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     workspace = Workspace(args.study, args.workspace.resolve())
     try:
+        load_study(args.study)
         device = repro.pick_device(args.device)
         make_accelerator(device)  # joins the processes, where there are several
         if is_main():
@@ -244,6 +247,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, FloatingPointError, MemoryError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130  # as shells have it; training has said how to go on
     if is_main():
         score = next(s for s in record["scores"] if s["protocol"] == "standard")
         say(f"{record['run_id']}: standard mAP {score['mAP']:.3f}, rank-1 {score['rank1']:.3f}; "

@@ -114,13 +114,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, help="folder of the data set "
                         "(default: REIDLIB_DATA/NAME, else data/NAME)")
     args = parser.parse_args(argv)
-    if (PARAMS / f"{args.name}.yaml").is_file():  # a study: what it runs on
-        args.name = load_study(args.name).dataset
-    if args.name == "synthetic":
-        say("synthetic is drawn when it is needed; there is nothing to fetch")
-        return 0
-    root = args.root or data_root() / args.name
     try:
+        if (PARAMS / f"{args.name}.yaml").is_file():  # a study: what it runs on
+            args.name = load_study(args.name).dataset
+        if args.name == "synthetic":
+            say("synthetic is drawn when it is needed; there is nothing to fetch")
+            return 0
+        root = args.root or data_root() / args.name
         if args.name == "pku-reid":
             dataset = fetch_pku_reid(root, args.url)
         elif args.name == "market1501":

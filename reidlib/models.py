@@ -189,7 +189,11 @@ def load(path: Path | str) -> LATransformer:
         raise ValueError(f"{path} holds no model of reidlib ({error or 'no description'}); "
                          "`make weights` and finished runs write such files") from error
     model = LATransformer(build_backbone(pretrained=False, **built["backbone"]), **built["head"])
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not hold the weights of the model that it describes: "
+                         f"{str(error).splitlines()[-1].strip()}") from error
     return model.eval()
 
 

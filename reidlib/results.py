@@ -32,8 +32,12 @@ def read_study(workspace: Workspace) -> Study:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: run notebook 01_data for study "
                                 f"{workspace.study!r} first; it checks the data")
-    values = json.loads(path.read_text(encoding="utf-8"))
-    return Study(**{**values, "seeds": tuple(values["seeds"])})
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Study(**{**values, "seeds": tuple(values["seeds"])})
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no study ({error}); delete it and run notebook 01_data "
+                         "again") from error
 
 
 def write_run(folder: Path, record: dict, tables: dict[str, pd.DataFrame]) -> None:

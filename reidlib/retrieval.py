@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -139,6 +140,12 @@ def _kept(query: Embedded, gallery: Embedded, same: np.ndarray, rules: Protocol)
     if rules.drop_copies:
         keep &= query.sha256[:, None] != gallery.sha256[None, :]
     return keep
+
+
+def embed_people(model: nn.Module, images: Tensor, people: pd.DataFrame) -> Embedded:
+    """``embed`` with what a manifest's rows say of the images: path, id, cam, sha256."""
+    return Embedded(*embed(model, images),
+                    *(people[name].to_numpy(str) for name in ("path", "id", "cam", "sha256")))
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ import pandas as pd
 import timm
 
 from reidlib import report
+from reidlib.config import load_study
 from reidlib.experiment import Experiment
 from reidlib.paths import ROOT, Workspace, whole_file, write_text
 from reidlib.progress import say
@@ -57,7 +58,8 @@ def card(record: dict) -> str:
         to_markdown(table),
         "## Training", f"On {device_name(record)}, {record['cost']['train_seconds'] / 60:.0f} "
         f"minutes, commit {record['cost']['commit']}. Parameters:",
-        to_markdown(pd.DataFrame({"parameter": config.keys(), "value": config.values()})),
+        to_markdown(pd.DataFrame({"parameter": config.keys(),
+                                  "value": map(str, config.values())})),
         "## Terms", f"- Data: {TERMS.get(name, 'those of its owner')}. Checksum "
         f"`{data['checksum'][:16]}`.\n- Backbone: "
         f"{f'timm weights, {licence}' if licence else 'from scratch'}.\n- Code: MIT."]) + "\n"
@@ -71,10 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workspace", type=Path, default=ROOT, help="default: this repository")
     args = parser.parse_args(argv)
     try:
+        load_study(args.study)
         lab = Experiment(Workspace(args.study, args.workspace.resolve()), args.device)
         for preset in PRESETS:
             say(f"{export(lab, preset, lab.study.seeds[0])} and its card beside it")
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError, MemoryError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

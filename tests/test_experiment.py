@@ -1,6 +1,7 @@
 """A whole small study, once, and what is found, resumed and refused afterwards."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import joblib
@@ -171,6 +172,38 @@ def test_the_command_line_trains_scores_and_refuses(tmp_path, capsys, monkeypatc
     assert "unknown device 'gpu'" in capsys.readouterr().err
     assert experiment.main(["--study", "smok", *command[2:]]) == 1
     assert "unknown study 'smok'" in capsys.readouterr().err
+
+
+def test_a_study_that_was_fixed_before_says_where_it_differs(tmp_path, capsys, monkeypatch):
+    command = ["--study", "smoke", "--preset", "untrained", "--workspace", str(tmp_path)]
+    study = load_study("smoke")
+    assert experiment.main(command) == 0 and "parameter file" not in capsys.readouterr().out
+    edited = replace(study, perplexity=7.0, train={**study.train, "epochs": 9})
+    monkeypatch.setattr(experiment, "load_study", lambda name: edited)
+    assert experiment.main(command) == 0
+    said = capsys.readouterr().out
+    assert "perplexity 5.0 instead of 7.0" in said and "'epochs': 1" in said
+    assert "Delete that file, or run 01_data, to take the new values" in said
+    (tmp_path / "reports/smoke/study.json").write_text("{")
+    assert experiment.main(command) == 1
+    assert "study.json is no study" in capsys.readouterr().err
+
+
+def test_ctrl_c_on_the_command_line_is_no_traceback(tmp_path, monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "train", stopped)
+    assert experiment.main(["--study", "smoke", "--preset", "baseline",
+                            "--workspace", str(tmp_path)]) == 130
+
+
+def test_pictures_that_are_not_there_name_the_notebook(study, tmp_path):
+    workspace = Workspace("smoke", tmp_path)
+    prepare_study(study, workspace)
+    shutil.rmtree(workspace.artifacts / "data")
+    with pytest.raises(FileNotFoundError, match="no images at .*run notebook 01_data"):
+        Experiment(workspace, "cpu")
 
 
 def test_new_protocols_score_the_saved_embeddings_again(lab, monkeypatch):

@@ -181,3 +181,7 @@ def test_what_is_no_model_is_refused(make_model, tmp_path):
     save_file(make_model().state_dict(), path)
     with pytest.raises(ValueError, match="holds no model of reidlib .*`make weights`"):
         models.load(path)
+    backbone = {"name": "vit_tiny_patch16_224", "image_size": 32, "args": {"patch_size": 8}}
+    models.save(make_model(), path, backbone, {"n_identities": 5})
+    with pytest.raises(ValueError, match="does not hold the weights of the model that it descr"):
+        models.load(path)

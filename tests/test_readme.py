@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 def mine(tmp_path, monkeypatch):
     """A folder with ``mine/images.csv``, and the place to stand in."""
     spec = SyntheticSpec(train_ids=4, test_ids=2, n_query=2, n_query_copies=0, orientations=2)
-    folder = write_dataset(tmp_path / "mine", spec)
+    folder = write_dataset(tmp_path / "data" / "mine", spec)
     listing = read_dataset("synthetic", folder).manifest[["path", "id", "cam", "split"]]
     listing.to_csv(folder / "images.csv", index=False)
     for name, path in zip(("first.png", "second.png"), listing["path"], strict=False):
@@ -40,11 +40,12 @@ def blocks(language):
 def test_snippets_of_weights_data_backbone_and_loss(mine, capsys):
     names = {}
     found = blocks("python")
-    assert len(found) == 4
+    assert len(found) == 5
     for snippet in found:
         exec(snippet, names)
     row, = names["history"]
     assert row["identity"] > 0 and row["circle"] > 0 and row["images"] == 16
+    assert "standard-all" in set(names["scores"]["protocol"])
     said = capsys.readouterr().out
     assert "epoch 1/1" in said and re.search(r"^cosine similarity [01]\.\d\d$", said, re.M)
 
