@@ -114,7 +114,7 @@ def _plain(ours: dict[str, pd.DataFrame]) -> str:
 def _step(changes: pd.DataFrame, published: float) -> str:
     parts = [f"{percent(r.difference, r.std, True, (r.low, r.high))} under `{r.protocol}` "
              f"({r.verdict}; up in {r.seeds_up} of {r.seeds} seeds)" for r in changes.itertuples()]
-    return (f"The step changes mAP by {' and '.join(parts)}; in the paper by "
+    return (f"The step changes mAP by {'; '.join(parts)}; in the paper by "
             f"{percent(published, signed=True)}.")
 
 
