@@ -55,7 +55,7 @@ test: lint ## lint, unit tests, and all notebooks with the smoke parameters
 	    -p study smoke -p workspace $(CURDIR)/$(SMOKE) || exit 1; done
 	REIDLIB_HEADLESS=1 $(PYTHON) -m pytest --nbval-lax --nbval-current-env $(SMOKE)/notebooks
 
-bench: $(ENV) ## measure evaluation, re-ranking, search, training, embedding; DEVICE=cuda: the last two there
+bench: $(ENV) ## measure speed and memory against floors; DEVICE=cuda: training and embedding there
 	$(if $(filter cuda,$(DEVICE)),,for part in evaluation reranking search; do \
 	  $(PYTHON) -m benchmarks.$$part || exit 1; done)
 	for part in training embedding; do \
