@@ -97,21 +97,22 @@ def same(found, expected):
 
 def test_killed_at_ten_random_moments(processes, uninterrupted, tmp_path):
     expected, seconds = uninterrupted
-    moments = np.random.default_rng(int(time.time())).random(10) * seconds * 0.6
-    epochs = [0]
-    for moment in moments:
+    rng, reach = np.random.default_rng(int(time.time())), 0.6 * seconds
+    moments, epochs = [], [0]
+    for _ in range(10):
+        moments.append(rng.random() * reach)
         worker = processes.Process(target=run, args=(tmp_path,))
         worker.start()
-        worker.join(moment)
-        if worker.is_alive():
-            os.kill(worker.pid, signal.SIGKILL)
+        worker.join(moments[-1])
+        worker.kill()  # SIGKILL; nothing where it has ended by itself
         worker.join(30)
         path = tmp_path / "checkpoint.pt"
         epochs.append(len(read_checkpoint(path, KEY)["history"]) if path.exists() else 0)
+        reach *= 1.0 if epochs[-1] else 1.2  # a machine that is busier now needs longer to start
     assert epochs == sorted(epochs), f"epochs were lost: {epochs}, killed after {moments}"
     assert any(0 < epoch < EPOCHS for epoch in epochs), f"never in between: {epochs}, {moments}"
     same(finish(processes, tmp_path), expected)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "done.pt"]
+    assert not list(tmp_path.glob(".checkpoint.*"))  # what killed writers left is gone
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
