@@ -174,18 +174,27 @@ SINGLES = (
 )
 
 
-def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
-                ) -> TrainConfig:
-    """The paper's baseline, changed by ``overrides`` (the study) and then by the preset."""
-    _check_choice("preset", preset, PRESETS)
-    overrides = overrides or {}
-    check_keys("training parameter", overrides, TrainConfig, but=("preset", "seed"))
+def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None = None,
+                candidates: Mapping[str, Mapping[str, Any]] | None = None) -> TrainConfig:
+    """The paper's baseline, changed by ``overrides`` (the study) and then by the preset.
+
+    ``candidates``: further presets, of the study.
+    """
+    presets = {**PRESETS, **(candidates or {})}
+    _check_choice("preset", preset, presets)
+    overrides = _checked(overrides or {})
     own = {key for changes in PRESETS.values() for key in changes} - {"epochs"}
     for key in sorted(own & set(overrides)):
         raise ValueError(f"{key} is what the presets differ in, so a study cannot set it for all "
                          "of them; change reidlib.config.PRESETS")
-    changes = {key: _as_declared(key, value) for key, value in overrides.items()}
-    return replace(TrainConfig(), **{**changes, **PRESETS[preset]}, preset=preset, seed=seed)
+    changes = {**overrides, **_checked(presets[preset])}
+    return replace(TrainConfig(), **changes, preset=preset, seed=seed)
+
+
+def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Training parameters, each known and of the type that ``TrainConfig`` declares."""
+    check_keys("training parameter", changes, TrainConfig, but=("preset", "seed"))
+    return {key: _as_declared(key, value) for key, value in changes.items()}
 
 
 def _as_declared(key: str, value: Any) -> Any:
@@ -215,9 +224,15 @@ class Study:
     perplexity: float = 15.0           # t-SNE
     shows_people: bool = True          # figures of images stay out of git
     checksum: str = ""                 # of the data; 01_data fills it in
+    # a study beside another, run without notebooks: see reidlib.runs
+    presets: tuple[str, ...] = ()      # what is run; () where the notebooks say it
+    candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # presets of its own
+    folds: int = 0                     # identity cross-validation, see reidlib.folds.deal
+    fold: int | None = None            # one of them alone; nothing: each
+    people: str = "all"                # who is dealt to the folds: "all" or "train"
 
     def config(self, preset: str, seed: int) -> TrainConfig:
-        return make_config(preset, seed, self.train)
+        return make_config(preset, seed, self.train, self.candidates)
 
 
 def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = None,
@@ -238,17 +253,18 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     if not isinstance(values, dict) or not isinstance(values.get("dataset"), str):
         raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset: name`")
     check_keys(f"key in {path.name}", values, Study, but=("name", "checksum"))
-    for key in {"train", "synthetic"} & set(values):
+    for key in {"train", "synthetic", "candidates"} & set(values):
         if not isinstance(values[key], dict):
             raise ValueError(f"{path.name}: {key} is {values[key]!r}; expected `key: value` lines")
     if type(values.get("perplexity", 15.0)) not in (int, float):
         raise ValueError(f"{path.name}: perplexity is {values['perplexity']!r}; expected a number")
     if seeds is not None:
         values["seeds"] = seeds
-    study = Study(name=name, **{**values, "seeds": _check_seeds(values.get("seeds", [0, 1, 2]))})
+    study = Study(name=name, **{**values, "seeds": _check_seeds(values.get("seeds", [0, 1, 2])),
+                                "presets": tuple(values.get("presets", ()))})
     if epochs is not None:
         study = replace(study, train={**study.train, "epochs": epochs})
-    for preset in PRESETS:
+    for preset in (*PRESETS, *study.candidates, *study.presets):
         study.config(preset, study.seeds[0])
     return study
 

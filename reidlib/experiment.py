@@ -21,6 +21,7 @@ from reidlib.audit import check_scorable
 from reidlib.composition import model_arguments, train
 from reidlib.config import PRESETS, Study, TrainConfig, check_keys, load_study
 from reidlib.drawing import SyntheticSpec
+from reidlib.folds import deal
 from reidlib.images import load_picture, open_images
 from reidlib.manifest import Dataset, load_manifest, write_manifest
 from reidlib.matching import RERANKING, cosine
@@ -53,6 +54,9 @@ def prepare_study(study: Study, workspace: Workspace) -> Dataset:
         check_keys("parameter of the drawings", study.synthetic, SyntheticSpec)
         write_dataset(root, SyntheticSpec(**study.synthetic))
     dataset = read_dataset(study.dataset, root)
+    if study.folds:
+        dealt = deal(dataset.manifest, study.folds, study.fold or 0, study.people)
+        dataset = replace(dataset, manifest=dealt)
     check_scorable(dataset.manifest)
     n_gallery = int(dataset.counts().loc["gallery", "images"])
     if not 0 < study.perplexity < n_gallery:
@@ -120,10 +124,14 @@ class Experiment:
         Within ``joblib.parallel_config(n_jobs=...)`` as many at a time, in processes of their own;
         with ``backend="dask"`` or ``"ray"`` on a cluster that shares this workspace's folder.
         """
-        for split in ("train", "query", "gallery"):
-            self._images(split)  # decoded here, once, for all of them
+        self.decode()
         return joblib.Parallel()(joblib.delayed(self.run)(preset, seed) for preset in presets
                                  for seed in self.study.seeds)
+
+    def decode(self) -> None:
+        """Decode all images now, once, for runs that are about to start side by side."""
+        for split in ("train", "query", "gallery"):
+            self._images(split)
 
     def embeddings(self, preset: str, seed: int, notebook: str) -> tuple[Embedded, Embedded]:
         """Query and gallery embeddings of a finished run; else an error naming ``notebook``."""
@@ -186,7 +194,8 @@ class Experiment:
         """Score a run's saved embeddings and write its record, which says that it is finished."""
         query, gallery = (Embedded.load(folder / f"{split}.npz") for split in ("query", "gallery"))
         cuda = self.device if self.device.type == "cuda" else None
-        scores, per_query, cmc = evaluate(query, gallery, device=cuda)
+        protocols = ("standard-all",) if self.study.folds else tuple(PROTOCOLS)
+        scores, per_query, cmc = evaluate(query, gallery, protocols=protocols, device=cuda)
         rates = [true_positive_rates(query, gallery, cosine(query, gallery, flip)).assign(flip=flip)
                  for flip in FLIPS]
         write_run(folder, {

@@ -34,7 +34,8 @@ def read_study(workspace: Workspace) -> Study:
                                 f"{workspace.study!r} first; it checks the data")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Study(**{**values, "seeds": tuple(values["seeds"])})
+        return Study(**{**values, "seeds": tuple(values["seeds"]),
+                        "presets": tuple(values.get("presets", ()))})
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no study ({error}); delete it and run notebook 01_data "
                          "again") from error
