@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.evaluation import score_all
 from benchmarks.measure import TINY, Candidate, Size, floor_at, main
-from reidlib.figures import GREY, INK, LINES, MARKERS, PALETTE, WIDTH, save_figure, styled
 from reidlib.retrieval import Embedded
 from reidlib.search import nearest
+from reidlib.style import GREY, INK, LINES, MARKERS, PALETTE, WIDTH, save_figure, styled
 
 K = 50
 GALLERIES = (10_000, 30_000, 100_000, 300_000)

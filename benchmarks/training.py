@@ -22,11 +22,11 @@ from benchmarks.plain import does_the_same_work, train_plainly
 from benchmarks.workload import BACKBONES, Pictures, Step
 from reidlib.composition import compile_model
 from reidlib.data import Batches, ShuffleSampler
-from reidlib.figures import LINES, MARKERS, PALETTE, WIDTH, save_figure, styled
 from reidlib.losses import ReidLoss
 from reidlib.optimisation import blockwise, make_optimiser
 from reidlib.repro import algorithms
 from reidlib.results import to_markdown, write_csv
+from reidlib.style import LINES, MARKERS, PALETTE, WIDTH, save_figure, styled
 from reidlib.training import Recipe, fit
 
 EPOCHS = 30  # of the blockwise schedule

@@ -30,7 +30,7 @@ class TrainConfig:
     image_size: int = 224             # pixels, square
     y_pooling: bool = False           # Eq. 2
     global_weight: float = 8.0        # lambda of Eq. 1
-    feature: str = "mixed"            # retrieval feature: "mixed" (Eq. 1) or "local" (public code)
+    feature: str = "mixed"            # retrieval: "mixed" (Eq. 1), "local" (public code) or "neck"
     # loss; None switches a part off
     am_margin: float | None = None    # AM-Softmax instead of cross-entropy
     am_scale: float = 30.0
@@ -60,7 +60,7 @@ class TrainConfig:
     deterministic: bool = False       # only algorithms that give the same bits again, on CUDA too
 
     def __post_init__(self):
-        _check_choice("feature", self.feature, ("mixed", "local"))
+        _check_choice("feature", self.feature, ("mixed", "local", "neck"))
         _check_choice("schedule", self.schedule, ("blockwise", "end-to-end"))
         _check_choice("precision", self.precision, PRECISIONS)
         for name in ("image_size", "release_every", "lr", "backbone_lr", "am_scale", "accumulate",
@@ -142,7 +142,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "amtriplet": {"am_margin": 0.35, "triplet_margin": 0.3, "images_per_identity": 4},
     "improved": {"y_pooling": True, "am_margin": 0.35, "triplet_margin": 0.3,
                  "images_per_identity": 4},
+    "best": {"backbone_lr": 1e-4, "triplet_margin": 0.3, "images_per_identity": 4},
 }
+# What a study may not set for all of its presets: the paper's ideas. `best` is a recipe as a whole;
+# where it and the study differ, the preset counts, as always.
+IDEAS = ("y_pooling", "am_margin", "triplet_margin", "images_per_identity")
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ class Variant:
     reranked: bool = False
 
 
-VARIANTS = (
+LADDER = (  # the paper's rows, each on top of the one above, between nothing and re-ranking
     Variant("untrained", "untrained", "none"),
     Variant("baseline", "baseline", "none"),
     Variant("+ y-pooling", "ypool", "none"),
@@ -163,7 +167,17 @@ VARIANTS = (
     Variant("+ flipped query", "improved", "query"),
     Variant("+ re-ranking", "improved", "query", reranked=True),  # ours, not the paper's
 )
-
+VARIANTS = (
+    *LADDER,
+    Variant("best", "best", "query"),
+    Variant("best, re-ranking", "best", "query", reranked=True),
+)
+# The three that are compared beyond the study's own test set: folds, crowd, summary.
+MODELS = (
+    Variant("baseline", "baseline", "none"),
+    Variant("improved", "improved", "query"),
+    Variant("best", "best", "query"),
+)
 
 # Each idea of the paper alone on its baseline, not on top of the others.
 SINGLES = (
@@ -183,8 +197,7 @@ def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None 
     presets = {**PRESETS, **(candidates or {})}
     _check_choice("preset", preset, presets)
     overrides = _checked(overrides or {})
-    own = {key for changes in PRESETS.values() for key in changes} - {"epochs"}
-    for key in sorted(own & set(overrides)):
+    for key in sorted(set(IDEAS) & set(overrides)):
         raise ValueError(f"{key} is what the presets differ in, so a study cannot set it for all "
                          "of them; change reidlib.config.PRESETS")
     changes = {**overrides, **_checked(presets[preset])}

@@ -32,6 +32,7 @@ from reidlib.progress import say
 from reidlib.protocols import PROTOCOLS
 from reidlib.readers import locate, read_dataset
 from reidlib.results import (
+    RUN_FILES,
     publish_run,
     read_run,
     read_study,
@@ -45,6 +46,11 @@ from reidlib.synthetic import write_dataset
 
 RULES = {"protocols": [asdict(protocol) for protocol in PROTOCOLS.values()],
          "reranking": dict(zip(("k1", "k2", "lambda"), RERANKING, strict=True))}
+
+
+def _same_rules(record: dict) -> bool:
+    """Was this run scored by today's protocols?"""
+    return all(record.get(name) == rules for name, rules in RULES.items())
 
 
 def prepare_study(study: Study, workspace: Workspace) -> Dataset:
@@ -99,20 +105,24 @@ class Experiment:
     def run(self, preset: str, seed: int) -> dict:
         """The record of one run, trained now unless it is finished.
 
-        Where several processes train it together, all call this and the main one writes.
+        Finished is one whose record and tables are among the reports, also where its weights are
+        not here: ``embeddings`` and ``weights`` make them anew. Where several processes train it
+        together, all call this and the main one writes.
         """
         config = self.study.config(preset, seed)
-        folder = self._folder(config)
-        record = read_run(folder) if (folder / "run.json").is_file() else None
+        folder, target = self._folder(config), self.workspace.runs / config.run_id
+        published = self._published(config)
+        trained = (folder / "run.json").is_file()
         wait_for_all()  # all have looked before one writes
-        if record is None:
+        if published:
+            if is_main():
+                say(f"{config.run_id}: finished before, not trained again")
+            return read_run(target)
+        if not trained:
             self._train(config, folder)
-        elif is_main() and any(record.get(name) != rules for name, rules in RULES.items()):
+        elif is_main() and not _same_rules(record := read_run(folder)):
             say(f"{config.run_id}: protocols have changed, saved embeddings scored again")
             self._score(config, folder, record["cost"])
-        elif is_main():
-            say(f"{config.run_id}: finished before, not trained again")
-        target = self.workspace.runs / config.run_id
         if is_main():
             publish_run(folder, target)
         wait_for_all()
@@ -135,10 +145,7 @@ class Experiment:
 
     def embeddings(self, preset: str, seed: int, notebook: str) -> tuple[Embedded, Embedded]:
         """Query and gallery embeddings of a finished run; else an error naming ``notebook``."""
-        folder = self._folder(self.study.config(preset, seed))
-        if not (folder / "run.json").is_file():
-            raise FileNotFoundError(f"run {preset}-s{seed} has no embeddings in {folder}: run "
-                                    f"notebook {notebook} first")
+        folder = self._with_weights(self.study.config(preset, seed), notebook)
         return tuple(Embedded.load(folder / f"{split}.npz") for split in ("query", "gallery"))
 
     def ranking(self, preset: str, seed: int, notebook: str, protocol: str = "standard",
@@ -150,9 +157,30 @@ class Experiment:
         """Images as they are stored, uint8 (height, width, 3), for figures."""
         return [load_picture(self.dataset.root / path) for path in paths]
 
-    def weights(self, preset: str, seed: int) -> Path:
-        """The weights of a finished run; see ``reidlib.models.load``."""
-        return self._folder(self.study.config(preset, seed)) / "weights.safetensors"
+    def weights(self, preset: str, seed: int, notebook: str) -> Path:
+        """The weights of a finished run, for ``reidlib.models.load``; else an error."""
+        return self._with_weights(self.study.config(preset, seed), notebook) / "weights.safetensors"
+
+    def _with_weights(self, config: TrainConfig, notebook: str) -> Path:
+        """Folder of a finished run's weights and embeddings; made anew where its record alone is
+        here. The published record stays as it is."""
+        folder = self._folder(config)
+        if not (folder / "run.json").is_file():
+            if not self._published(config):
+                raise FileNotFoundError(f"run {config.run_id} has no weights in {folder}: run "
+                                        f"notebook {notebook} first")
+            say(f"{config.run_id}: its record is here, its weights are not: trained again for them")
+            self._train(config, folder)
+        return folder
+
+    def _published(self, config: TrainConfig) -> bool:
+        """Is this very run among the reports, whole and scored by today's rules?"""
+        target = self.workspace.runs / config.run_id
+        if not all((target / name).is_file() for name in RUN_FILES):
+            return False
+        record = read_run(target)
+        return (record["fingerprint"] == config.fingerprint(self.dataset.checksum)
+                and _same_rules(record))
 
     def _folder(self, config: TrainConfig) -> Path:
         fingerprint = config.fingerprint(self.dataset.checksum)

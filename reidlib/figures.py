@@ -1,131 +1,33 @@
-"""Curves, bars and dots from plain DataFrames; saving a figure beside the data it was drawn from.
+"""Curves, bars and dots from plain DataFrames. Scores are fractions in [0, 1]."""
 
-Scores are fractions in [0, 1]. A variant (a preset, or its row of the ablation) has one colour in
-every figure, and no distinction rests on colour alone.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
 from math import ceil, floor
-from pathlib import Path
-from typing import ParamSpec
+from textwrap import fill
 
 import pandas as pd
-import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from PIL import Image
 
-from reidlib.paths import whole_file, write_csv
+from reidlib.style import (
+    GREY,
+    INK,
+    LINES,
+    MARKERS,
+    WIDTH,
+    check_frame,
+    in_order,
+    styled,
+    variant_colours,
+)
 
-P = ParamSpec("P")
-
-WIDTH = 7.0  # inches; text of 11 points stays readable when the figure fills half a page
 PROTOCOLS = ("standard", "standard-all", "market-matlab", "single-shot", "leak-free",
              "all-gallery", "lat-top10")
 PAPER_PROTOCOL = "lat-top10"
-PALETTE = sns.color_palette("colorblind").as_hex()
-INK, GREY = "#333333", PALETTE[7]
-MARKERS = "osv^DPX*p<>hd8H"  # all filled, the most different ones first
 SEED = {"marker": "o", "ms": 3.5, "mfc": "white", "color": INK, "ls": "none"}
+INTERVAL = {"marker": "|", "ms": 6, "color": INK, "lw": 1.2}
 PUBLISHED = {"marker": "|", "ms": 15, "mew": 2.5, "color": "black", "ls": "none"}
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-
-# The ablation's rows and the presets behind them are the same variants.
-_VARIANTS = (
-    (GREY, "untrained"),
-    (PALETTE[0], "baseline"),
-    (PALETTE[1], "ypool", "+ y-pooling"),
-    (PALETTE[4], "+ AM-Softmax, triplet"),
-    (PALETTE[2], "improved", "+ flipped query"),
-    (PALETTE[3], "+ re-ranking"),
-)
-VARIANT_COLOURS = {name: colour for colour, *names in _VARIANTS for name in names}
-_SPARE = [c for c in [*PALETTE, "#332288", "#882255", "#000000"] if c not in
-          VARIANT_COLOURS.values()]
-
-
-def variant_colours(names: Sequence[str]) -> dict[str, str]:
-    """Colour of each variant: the fixed one, or for unknown names the next that is still free."""
-    unknown = [name for name in names if name not in VARIANT_COLOURS]
-    if len(unknown) > len(_SPARE):
-        raise ValueError(f"no colours left for {unknown[len(_SPARE):]}")
-    spare = dict(zip(unknown, _SPARE, strict=False))
-    return {name: VARIANT_COLOURS.get(name) or spare[name] for name in names}
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Fonts, grid and layout of all figures, for as long as the block lasts."""
-    sizes = {"font.size": 11, "axes.titlesize": 11.5, "axes.labelsize": 11, "xtick.labelsize": 10,
-             "ytick.labelsize": 10, "legend.fontsize": 10, "figure.titlesize": 12}
-    rest = {"font.sans-serif": ["DejaVu Sans"], "legend.frameon": False, "savefig.bbox": "standard",
-            "figure.constrained_layout.use": True, "grid.color": "#dddddd"}
-    with plt.rc_context({**sns.axes_style("whitegrid"), **sizes, **rest}):
-        yield
-
-
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run ``draw`` in our style, and lay out in it too: matplotlib makes ticks only then."""
-    @wraps(draw)
-    def draw_in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with style():
-            fig = draw(*args, **kwargs)
-            fig.draw_without_rendering()
-        return fig
-    return draw_in_style
-
-
-def save_figure(fig: Figure, path: Path, data: pd.DataFrame | None = None,
-                dpi: int = 150) -> Path:
-    """Write ``fig`` as a PNG and ``data`` as ``<stem>.csv`` beside it.
-
-    The PNG has ``dpi`` dots per inch (100 is enough for photographs) and 256 colours: a third of
-    the size, and it looks the same. Each file is written whole; when either cannot be, the old
-    ones stay. The same figure gives the same bytes.
-    Returns ``path``.
-    """
-    path = Path(path)
-    if path.suffix != ".png":
-        raise ValueError(f"{path}: figures are saved as .png")
-    with whole_file(path) as png, style():
-        fig.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
-        with Image.open(png) as image:
-            palette = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        palette.save(png, format="png", optimize=True)
-        if data is not None:
-            write_csv(path.with_suffix(".csv"), data)
-    return path
-
-
-def check_frame(frame: pd.DataFrame, columns: Sequence[str], key: Sequence[str] = (),
-                fractions: Sequence[str] = ()) -> None:
-    """Raise ValueError unless ``frame`` has rows and ``columns``, one row per ``key``, and
-    values in [0, 1] in the columns ``fractions``."""
-    missing = [name for name in columns if name not in frame]
-    if missing:
-        raise ValueError(f"missing columns {missing}; found {list(frame.columns)}")
-    if frame.empty:
-        raise ValueError(f"no rows to draw; expected columns {list(columns)}")
-    if key and frame.duplicated(list(key)).any():
-        twice = frame.loc[frame.duplicated(list(key)), list(key)].iloc[0].to_dict()
-        raise ValueError(f"more than one row for {twice}")
-    for name in fractions:
-        outside = frame.loc[~frame[name].between(0, 1), name]
-        if len(outside):
-            raise ValueError(f"{name} must be a fraction in [0, 1], found {outside.iloc[0]}")
-
-
-def in_order(column: pd.Series) -> list:
-    """Distinct values: in the order of an ordered categorical, else of first appearance."""
-    values = column.drop_duplicates()
-    if isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.ordered:
-        values = values.sort_values()
-    return values.tolist()
 
 
 def protocols_in(frame: pd.DataFrame) -> list[str]:
@@ -180,8 +82,9 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     return fig
 
 
-def _score_bars(ax: Axes, part: pd.DataFrame, rows: list[str]) -> None:
-    """One protocol's bars, with mAP above rank-1, the single seeds, and the means in figures."""
+def _score_bars(ax: Axes, part: pd.DataFrame, rows: list[str], ends: pd.DataFrame) -> None:
+    """One protocol's bars, with mAP above rank-1, the single seeds, the interval of mAP (``ends``:
+    row -> low, high) and the means in figures."""
     colours = variant_colours(rows)
     for y, row in enumerate(rows):
         runs = part[part["row"] == row]
@@ -190,6 +93,8 @@ def _score_bars(ax: Axes, part: pd.DataFrame, rows: list[str]) -> None:
                 continue
             mean = runs[metric].mean()
             ax.barh(y + dy, mean, 0.36, color=colours[row], alpha=alpha, zorder=2)
+            if metric == "mAP" and row in ends.index:
+                ax.plot(ends.loc[row, ["low", "high"]], [y + dy] * 2, **INTERVAL, zorder=3)
             ax.plot(runs[metric], [y + dy] * len(runs), **SEED, zorder=4, clip_on=False)
             ax.text(1.04, y + dy, f"{mean:.3f}", va="center", fontsize=9,
                     transform=ax.get_yaxis_transform())
@@ -200,23 +105,30 @@ def _score_bars(ax: Axes, part: pd.DataFrame, rows: list[str]) -> None:
 
 
 @styled
-def ablation_bars(scores: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
+def ablation_bars(scores: pd.DataFrame, paper: pd.DataFrame | None = None,
+                  intervals: pd.DataFrame | None = None) -> Figure:
     """mAP and rank-1 of each row of the ablation: bars are means over seeds, dots single seeds.
 
     ``scores`` columns: ``row, protocol, seed, mAP, rank1`` (fractions). ``paper`` columns:
     ``row, mAP, rank1``, the published numbers, marked in the panel of the paper's protocol only.
+    ``intervals`` columns: ``row, protocol, low, high``, of mAP, drawn over its bars.
     """
     check_frame(scores, ["row", "protocol", "seed", "mAP", "rank1"],
                 key=["row", "protocol", "seed"], fractions=["mAP", "rank1"])
     rows, protocols = in_order(scores["row"]), protocols_in(scores)
     fig, axes = plt.subplots(1, len(protocols), sharey=True, squeeze=False,
                              figsize=(WIDTH, 0.62 * len(rows) + 1.6))
+    if intervals is None:
+        intervals = pd.DataFrame(columns=["row", "protocol", "low", "high"])
     for ax, protocol in zip(axes[0], protocols, strict=True):
-        _score_bars(ax, scores[scores["protocol"] == protocol], rows)
+        ends = intervals[intervals["protocol"] == protocol].set_index("row")
+        _score_bars(ax, scores[scores["protocol"] == protocol], rows, ends)
         ax.set_title(_protocol_title(protocol))
     axes[0, 0].set_ylabel("variant")
     legend = {"mAP": Patch(color=INK), "rank-1": Patch(color=INK, alpha=0.4),
               "one seed": _sample(**SEED)}
+    if len(intervals):
+        legend["95 % interval of mAP"] = _sample(**{**INTERVAL, "ls": "-"})
     if paper is not None:
         check_frame(paper, ["row", "mAP", "rank1"], key=["row"], fractions=["mAP", "rank1"])
         unknown = [row for row in paper["row"] if row not in rows]
@@ -229,6 +141,39 @@ def ablation_bars(scores: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fi
             ax.plot(paper[metric], ys, **PUBLISHED, zorder=3, clip_on=False)
         legend["published"] = _sample(**PUBLISHED)
     fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4)
+    return fig
+
+
+@styled
+def score_dots(scores: pd.DataFrame, by: str, published: float | None = None) -> Figure:
+    """mAP with its interval of each row by each way of asking: dots side by side in its column.
+
+    Columns: ``row``, ``by``, and ``value, low, high`` (fractions). ``published``: a number of the
+    paper's, marked in the first column.
+    """
+    check_frame(scores, ["row", by, "value", "low", "high"], key=["row", by],
+                fractions=["value", "low", "high"])
+    rows, columns = in_order(scores["row"]), in_order(scores[by])
+    colours = variant_colours(rows)
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    for i, row in enumerate(rows):
+        own = scores[scores["row"] == row].set_index(by)
+        x = [columns.index(c) + 0.14 * (i - (len(rows) - 1) / 2) for c in own.index]
+        ax.vlines(x, own["low"], own["high"], color=colours[row], lw=2, zorder=2)
+        ax.plot(x, own["value"], MARKERS[i], color=colours[row], ms=7.5, mec="white", label=row,
+                zorder=3, clip_on=False)
+        for place, value in zip(x, own["value"], strict=True):
+            ax.annotate(f"{100 * value:.0f}", (place, value), xytext=(5, 0), fontsize=8,
+                        textcoords="offset points", va="center")
+    if published is not None:
+        ax.plot(0.38, published, marker="_", ms=15, mew=2.5, color="black", ls="none",
+                label="published", zorder=3)
+    ax.set_xticks(range(len(columns)), [fill(str(c), 18) for c in columns])
+    lowest = min(0.9, floor(10 * scores["low"].min()) / 10)
+    ax.set(ylabel="mAP (95 % interval)", ylim=(lowest, 1.01),
+           xlim=(-0.5, len(columns) - 0.5))
+    ax.grid(False, axis="x")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return fig
 
 

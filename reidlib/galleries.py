@@ -19,11 +19,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
+from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
-from reidlib.figures import INK, MARKERS, PALETTE, WIDTH, check_frame, in_order, styled
 from reidlib.metrics import average_precision
+from reidlib.results import percent
 from reidlib.retrieval import Ranking
+from reidlib.style import INK, MARKERS, PALETTE, WIDTH, check_frame, in_order, styled
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 RIGHT, WRONG = PALETTE[2], PALETTE[3]  # a green and a red that the colour-blind can tell apart
@@ -31,7 +33,7 @@ LINE = 0.16  # inches, height of one line of a label
 PEOPLE = [*PALETTE, "#332288", "#882255", "#000000", "#117733"]
 
 
-def separation(emb: Float[np.ndarray, "image dim"], ids: np.ndarray) -> float:
+def silhouette(emb: Float[np.ndarray, "image dim"], ids: np.ndarray) -> float:
     """Silhouette score of the identities under cosine distance, in [-1, 1].
 
     1: every identity is a far-off cluster; 0: they touch; below 0: mixed. At least 2 identities.
@@ -41,6 +43,23 @@ def separation(emb: Float[np.ndarray, "image dim"], ids: np.ndarray) -> float:
     if not 1 < len(set(ids)) < len(ids):
         return float("nan")
     return float(silhouette_score(emb, ids, metric="cosine"))
+
+
+def across_cameras(emb: Float[np.ndarray, "image dim"], ids: np.ndarray, cams: np.ndarray,
+                   k: int = 5) -> float:
+    """Share of images whose identity their ``k`` nearest images of other cameras vote for.
+
+    By cosine distance, on the embeddings themselves; mean over images. NaN where some camera is
+    alone or sees fewer than ``k`` others.
+    """
+    right = []
+    for cam in np.unique(cams):
+        own = cams == cam
+        if (~own).sum() < k:
+            return float("nan")
+        voters = KNeighborsClassifier(k, metric="cosine").fit(emb[~own], ids[~own])
+        right.append(voters.predict(emb[own]) == ids[own])
+    return float(np.concatenate(right).mean())
 
 
 def tsne_points(emb: Float[np.ndarray, "image dim"], ids: np.ndarray,
@@ -65,11 +84,11 @@ def _identity_colours(ids: Sequence[int]) -> dict[int, str]:
     return dict(zip(ids, palette, strict=False))
 
 
-def _map(ax: Axes, part: pd.DataFrame, colours: dict, markers: dict) -> None:
+def _map(ax: Axes, part: pd.DataFrame, colour: str, colours: dict, markers: dict) -> None:
     """One model's map, with each identity's number above its uppermost point."""
     for (person, cam), group in part.groupby(["id", "cam"], observed=True):
-        ax.plot(group["x"], group["y"], markers[cam], color=colours[person], ms=5.5, mec="white",
-                mew=0.5)
+        shade = colours[{"id": person, "cam": cam}[colour]]
+        ax.plot(group["x"], group["y"], markers[cam], color=shade, ms=5, mec="white", mew=0.5)
     halo = [withStroke(linewidth=2.5, foreground="white")]
     for person, group in part.groupby("id", observed=True):
         top = group.iloc[group["y"].argmax()]
@@ -81,33 +100,37 @@ def _map(ax: Axes, part: pd.DataFrame, colours: dict, markers: dict) -> None:
 
 
 @styled
-def tsne_panel(points: pd.DataFrame, subtitle: str = "") -> Figure:
-    """t-SNE maps of models side by side; identities by colour and number, cameras by marker.
+def tsne_panel(points: pd.DataFrame, subtitle: str = "", colour: str = "id") -> Figure:
+    """t-SNE maps of models side by side, coloured by ``id`` or ``cam``; cameras by marker too.
 
-    Columns: ``model, x, y, id, cam, separation`` (one value per model). ``subtitle`` is for what
-    the maps depend on, such as perplexity and seed.
+    Columns: ``model, x, y, id, cam, silhouette, across_cameras`` (one value each per model).
+    ``subtitle`` is for what the maps depend on, such as perplexity and seed.
     """
-    check_frame(points, ["model", "x", "y", "id", "cam", "separation"])
+    check_frame(points, ["model", "x", "y", "id", "cam", "silhouette", "across_cameras"])
     models = in_order(points["model"])
     people, cams = (sorted(points[name].unique().tolist()) for name in ("id", "cam"))
     if len(cams) > len(MARKERS):
         raise ValueError(f"{len(cams)} cameras, but only {len(MARKERS)} markers")
-    colours, markers = _identity_colours(people), dict(zip(cams, MARKERS, strict=False))
-    width = 3.1 * len(models) + 0.8
-    fig, axes = plt.subplots(1, len(models), squeeze=False, figsize=(width, 4.6))
+    colours = _identity_colours(people if colour == "id" else cams)
+    markers = dict(zip(cams, MARKERS, strict=False))
+    width = 2.5 * len(models) + 0.4
+    fig, axes = plt.subplots(1, len(models), squeeze=False, figsize=(width, 3.9))
     for ax, model in zip(axes[0], models, strict=True):
         part = points[points["model"] == model]
-        scores = part["separation"].unique()
+        scores = part[["silhouette", "across_cameras"]].drop_duplicates()
         if len(scores) != 1:
-            raise ValueError(f"separation of {model} must be one value, found {scores}")
-        _map(ax, part, colours, markers)
-        ax.set_title(f"{model}: separation {scores[0]:.2f}")
-    handles = [Line2D([], [], ls="none", marker=m, color=INK, label=f"camera {cam}")
+            raise ValueError(f"scores of {model} must be one value each, found\n{scores}")
+        _map(ax, part, colour, colours, markers)
+        ax.set_title(f"{model}\nsilhouette {scores['silhouette'].iloc[0]:.2f}, "
+                     f"5-NN {percent(scores['across_cameras'].iloc[0])} %")
+    handles = [Line2D([], [], ls="none", marker=m, label=f"camera {cam}",
+                      color=colours[cam] if colour == "cam" else INK)
                for cam, m in markers.items()]
-    handles += [Line2D([], [], ls="none", marker="o", color=c, label=f"id {person}")
-                for person, c in colours.items()]
-    fig.legend(handles=handles, loc="outside lower center", ncols=int(width), columnspacing=1,
-               handletextpad=0.1)
+    if colour == "id":
+        handles += [Line2D([], [], ls="none", marker="o", color=c, label=f"id {person}")
+                    for person, c in colours.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=max(3, int(width)),
+               columnspacing=1, handletextpad=0.1)
     if subtitle:
         fig.suptitle(subtitle, fontsize=10)
     return fig

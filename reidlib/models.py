@@ -46,11 +46,15 @@ class PartClassifiers(nn.Module):
         nn.init.normal_(self.reduce, std=(2 / dim) ** 0.5)
         nn.init.normal_(self.classify, std=0.001)  # small: cosine directions then turn fast
 
-    def forward(self, features: Float[Tensor, "batch parts dim"]
+    def neck(self, features: Float[Tensor, "batch parts dim"]
+             ) -> Float[Tensor, "batch parts hidden"]:
+        """What the last layers classify: each part after Linear and BatchNorm."""
+        hidden = torch.bmm(features.transpose(0, 1), self.reduce).transpose(0, 1)
+        return self.norm(hidden.flatten(1)).view_as(hidden)
+
+    def forward(self, neck: Float[Tensor, "batch parts hidden"]
                 ) -> Float[Tensor, "batch parts identities"]:
-        hidden = torch.bmm(features.transpose(0, 1), self.reduce)      # (parts, batch, hidden)
-        hidden = hidden.transpose(0, 1)
-        hidden = self.dropout(self.norm(hidden.flatten(1))).view_as(hidden).transpose(0, 1)
+        hidden = self.dropout(neck.flatten(1)).view_as(neck).transpose(0, 1)
         if self.cosine:
             logits = torch.bmm(normalize(hidden, dim=2), normalize(self.classify, dim=1))
         else:
@@ -64,8 +68,10 @@ class LATransformer(nn.Module):
     Part i is the mean L_i of grid row i; with ``y_pooling`` (L_i + C_i) / 2 with C_i the mean of
     grid column i (Eq. 2). The classifiers see (G + lambda L_i) / (1 + lambda), G the class token
     and lambda ``global_weight``, as the public code computes it. The embedding concatenates the
-    L2-normalised parts: these same mixtures (``feature="mixed"``) or the plain local means
-    (``"local"``, as the public test code does, so that lambda acts in training alone).
+    L2-normalised parts: these same mixtures (``feature="mixed"``), the plain local means
+    (``"local"``, as the public test code does, so that lambda acts in training alone), or what the
+    classifiers make of the mixtures (``"neck"``: behind their batch normalisation, as Luo et al.
+    2019, arXiv:1903.07071, compare features).
 
     Takes uint8 images of the backbone's own size and normalises them as its weights expect.
     """
@@ -84,13 +90,17 @@ class LATransformer(nn.Module):
             value = torch.tensor(backbone.pretrained_cfg[name]).view(3, 1, 1)
             self.register_buffer(name, 255 * value, persistent=False)
 
-    def parts(self, images: UInt8[Tensor, "batch 3 height width"]
-              ) -> tuple[Float[Tensor, "batch parts dim"], Float[Tensor, "batch parts dim"]]:
-        """The local and the mixed part features of a batch."""
+    def tokens(self, images: UInt8[Tensor, "batch 3 height width"]
+               ) -> Float[Tensor, "batch token dim"]:
+        """The backbone's last tokens: class token, others it may have, then the patches by row."""
         if tuple(images.shape[-2:]) != self.image_size:
             raise ValueError(f"images are {tuple(images.shape[-2:])} pixels, this model takes "
                              f"{self.image_size}: resize them or build it with that image_size")
-        tokens = self.backbone.forward_features((images - self.mean) / self.std)
+        return self.backbone.forward_features((images - self.mean) / self.std)
+
+    def parts(self, tokens: Float[Tensor, "batch token dim"]
+              ) -> tuple[Float[Tensor, "batch parts dim"], Float[Tensor, "batch parts dim"]]:
+        """The local and the mixed part features of a batch."""
         patches = tokens[:, self.backbone.num_prefix_tokens:].unflatten(1, (self.grid, self.grid))
         local = patches.mean(2)
         if self.y_pooling:
@@ -98,16 +108,26 @@ class LATransformer(nn.Module):
         mixed = (tokens[:, :1] + self.global_weight * local) / (1 + self.global_weight)
         return local, mixed
 
+    def features(self, tokens: Float[Tensor, "batch token dim"]
+                 ) -> Float[Tensor, "batch parts width"]:
+        """What retrieval compares part by part, before it is brought to unit length."""
+        local, mixed = self.parts(tokens)
+        return self._chosen(local, mixed, self.classifiers.neck(mixed))
+
     def forward(self, images: UInt8[Tensor, "batch 3 height width"]) -> ReidOutput:
-        local, mixed = gather_rows(torch.stack(self.parts(images), 1)).unbind(1)
-        return ReidOutput(self.classifiers(mixed), self._embedding(local, mixed))
+        parts = self.parts(self.tokens(images))
+        local, mixed = gather_rows(torch.stack(parts, 1)).unbind(1)
+        neck = self.classifiers.neck(mixed)
+        return ReidOutput(self.classifiers(neck), self._embedding(self._chosen(local, mixed, neck)))
 
     def embed(self, images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """Unit-length retrieval features, ``parts * dim`` wide."""
-        return self._embedding(*self.parts(images))
+        """Unit-length retrieval features, ``parts`` times the width of a part."""
+        return self._embedding(self.features(self.tokens(images)))
 
-    def _embedding(self, local: Tensor, mixed: Tensor) -> Tensor:
-        features = mixed if self.feature == "mixed" else local
+    def _chosen(self, local: Tensor, mixed: Tensor, neck: Tensor) -> Tensor:
+        return {"local": local, "mixed": mixed, "neck": neck}[self.feature]
+
+    def _embedding(self, features: Tensor) -> Tensor:
         return normalize(features, dim=2).flatten(1) / self.grid ** 0.5
 
 

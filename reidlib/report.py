@@ -1,140 +1,45 @@
-"""Tables -> sentences and pages: report.md, the README's results."""
+"""Findings -> pages: report.md, what the HTML report shows, the README's results."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib import pyplot as plt
 
-from reidlib.config import SINGLES, VARIANTS, Study
-from reidlib.intervals import compare, verdict
+from reidlib import beside
+from reidlib.config import MODELS
+from reidlib.figures import score_dots
+from reidlib.findings import Findings, overview
 from reidlib.paths import Workspace, csv_text, write_text
 from reidlib.results import (
     by_variant,
-    collect_runs,
     paper_scores,
     percent,
-    read_study,
     score_table,
     to_markdown,
 )
+from reidlib.style import save_figure
 from reidlib.tables import (
-    SHOWN,
     cost,
-    cut,
     device_name,
     every_interval,
     every_protocol,
-    first_hits,
-    headline,
     protocol_rules,
-    query_rows,
     steps,
     steps_table,
     verification,
 )
+from reidlib.verdicts import conclusions, gist, sampling_note, setting, setting_of, verdicts
 
 README_STUDIES = ("synthetic", "pku-reid")
-PRESETS_IN_REPORT = tuple(dict.fromkeys(v.preset for v in (*VARIANTS, *SINGLES)))
 
 
-def load_records(workspace: Workspace) -> tuple[Study, list[dict]]:
-    """The study and all runs that the report needs; an error names the notebook to run."""
-    study, records = read_study(workspace), []
-    notebooks = {"untrained": "02_baseline", "baseline": "02_baseline", "improved": "03_improved"}
-    for preset in PRESETS_IN_REPORT:
-        records += collect_runs(study, workspace, [preset], notebooks.get(preset, "04_ablations"))
-    return study, records
-
-
-def setting(study: Study, records: Sequence[dict]) -> str:
-    """One sentence: data, queries, backbone, schedule, epochs, seeds."""
-    baseline = next(r for r in records if r["preset"] == "baseline")
-    seeds = ", ".join(map(str, study.seeds))
-    return (f"{setting_of(baseline)[:-1]}, seeds {seeds} "
-            f"({'mean ± standard deviation' if len(study.seeds) > 1 else 'one seed: no spread'}).")
-
-
-def setting_of(record: dict) -> str:
-    """One sentence: a run's data, queries, backbone, schedule, epochs."""
-    config, counts = record["config"], record["data"]["counts"]
-    return (f"Study `{record['study']}`: {counts['train']['images']} training images of "
-            f"{counts['train']['identities']} people, {counts['query']['images']} queries against "
-            f"{counts['gallery']['images']} gallery images of {counts['gallery']['identities']} "
-            f"people; {config['backbone']} at {config['image_size']} pixels, {config['schedule']} "
-            f"training, {config['epochs']} epochs, {config['precision']}.")
-
-
-def verdicts(records: Sequence[dict], changes: pd.DataFrame) -> list[str]:
-    """One sentence a row of the paper: does it reproduce, and what does the step add?
-
-    A row reproduces where rank-1 and mAP under ``lat-top10`` are within one query's weight of the
-    paper's; on other data than the paper's only the steps are compared. ``changes``: ``steps``.
-    """
-    scores = by_variant(score_table(records))
-    same_data = records[0]["data"]["name"]
-    paper, sentences = paper_scores(), []
-    for i, row in enumerate(paper.itertuples()):
-        ours = {p: scores[(scores["row"] == row.row) & (scores["protocol"] == p)] for p in SHOWN}
-        sentence = f"**{row.row}**: "
-        if row.dataset == same_data:
-            sentence += _level(ours, row)
-        if i:
-            sentence += _step(changes[changes["row"] == row.row], row.mAP - paper["mAP"][i - 1])
-        elif row.dataset != same_data:
-            sentence += _plain(ours)
-        sentences.append(sentence.strip())
-    return sentences
-
-
-def _level(ours: dict[str, pd.DataFrame], row) -> str:
-    paper_like, standard = ours["lat-top10"], ours["standard"]
-    weight = 1 / paper_like["n_valid_query"].iloc[0]
-    gaps = [paper_like["rank1"].mean() - row.rank1, paper_like["mAP"].mean() - row.mAP]
-    if all(abs(gap) <= weight for gap in gaps):
-        level = "it reproduces, to within one query"
-    elif min(gaps) < -weight:
-        level = "it falls short of the paper by more than one query"
-    else:
-        level = "it does not reproduce: it is better by more than one query"
-    return (f"rank-1 {percent(paper_like['rank1'].mean())} and mAP "
-            f"{percent(paper_like['mAP'].mean())} under `lat-top10`, the paper has "
-            f"{percent(row.rank1)} and {percent(row.mAP)} ({row.source}): {level} "
-            f"({percent(weight)} points). Under `standard` the same embeddings have "
-            f"rank-1 {percent(standard['rank1'].mean())} and mAP "
-            f"{percent(standard['mAP'].mean())}. ")
-
-
-def _plain(ours: dict[str, pd.DataFrame]) -> str:
-    return (f"mAP {percent(ours['lat-top10']['mAP'].mean())} under `lat-top10`, "
-            f"{percent(ours['standard']['mAP'].mean())} under `standard`; other images than the "
-            "paper's, so only the steps below can be compared with it.")
-
-
-def _step(changes: pd.DataFrame, published: float) -> str:
-    parts = [f"{percent(r.difference, r.std, True, (r.low, r.high))} under `{r.protocol}` "
-             f"({r.verdict}; up in {r.seeds_up} of {r.seeds} seeds)" for r in changes.itertuples()]
-    return (f"The step changes mAP by {'; '.join(parts)}; in the paper by "
-            f"{percent(published, signed=True)}.")
-
-
-def gist(queries: pd.DataFrame) -> str:
-    """One sentence: what the paper's additions do together, against the baseline."""
-    base, paper = "baseline", "+ flipped query"
-    change = compare(*(cut(queries, row, "standard") for row in (base, paper)))
-    mended, spoiled, n = first_hits(queries, base, paper)
-    return (f"Under `standard` the paper's additions together change mAP by "
-            f"{percent(change.difference, change.std, True, (change.low, change.high))} points "
-            f"against the baseline ({verdict(change)}); of {n} first hits (queries x seeds) they "
-            f"mend {mended} and spoil {spoiled}.")
-
-
-def summary(study: Study, records: Sequence[dict], queries: pd.DataFrame,
-            table: pd.DataFrame) -> str:
+def summary(found: Findings) -> str:
     """What the README shows of a study: its setting, its gist and its results (``headline``)."""
-    link = f"Everything else: [report](reports/{study.name}/report.md)."
-    return (f"{setting(study, records)} {gist(queries)} {link}\n\n"
-            f"{to_markdown(table)}\n")
+    link = f"Everything else: [report](reports/{found.study.name}/report.md)."
+    return (f"{setting(found.study, found.records)} {gist(found.queries)} {link}\n\n"
+            f"{to_markdown(found.headline)}\n")
 
 
 def write_report(workspace: Workspace) -> Path:
@@ -149,41 +54,129 @@ def write_report(workspace: Workspace) -> Path:
 
 def render(workspace: Workspace) -> dict[str, str]:
     """The text of each file of the report, by its path in the study's folder."""
-    study, records = load_records(workspace)
-    queries = query_rows(records)
-    table, changes, rates = headline(queries), steps(queries), verification(records)
-    alone = steps(query_rows(records, SINGLES), against="baseline")
-    audit = pd.read_csv(workspace.tables / "audit.csv")
-    contents = {"scores": by_variant(score_table(records)), "headline": table, "steps": changes,
-                "alone": alone, "intervals": every_interval(queries), "verification": rates}
-    figures = [f"![{title}](figures/{name}.png)" for name, title in FIGURES.items()
-               if (workspace.figures / f"{name}.png").is_file()]
-    page = "\n\n".join([
-        f"# Report: study `{study.name}`", setting(study, records), gist(queries),
-        "## Results", to_markdown(table), HEADLINE_NOTE, sampling_note(queries),
-        "## Does the paper hold?", "\n".join(f"- {s}" for s in verdicts(records, changes)),
-        "## Is each step real?", to_markdown(steps_table(changes)), STEPS_NOTE,
-        "## Each idea alone", to_markdown(steps_table(alone)),
-        "## The same embeddings under every protocol", "mAP, percent:",
-        to_markdown(every_protocol(records)),
-        to_markdown(protocol_rules(records[0]["protocols"])),
-        "## Verification", to_markdown(rates), VERIFICATION_NOTE,
-        "## Figures", *figures,
-        "## The data", "\n".join(f"- {words}" for words in audit["words"]),
-        "## Cost, hardware, versions", to_markdown(cost(records)), environment(records),
-        "## How to reproduce", f"```\n{command(study, records)}\n```"])
-    return {"report.md": page + "\n", "summary.md": summary(study, records, queries, table),
+    found = Findings(workspace)
+    sections = [f"# Report: study `{found.study.name}`"]
+    for title, text in pages(found).items():
+        links = [f"![{caption}](figures/{path.name})"
+                 for caption, path in figures_of(title, workspace).items()]
+        sections += [f"## {title}", text, *links]
+    contents = {"scores": by_variant(score_table(found.records)), "headline": found.headline,
+                "steps": found.steps, "alone": found.alone,
+                "intervals": every_interval(found.queries),
+                "verification": verification(found.records), "overview": overview(found),
+                **found.beside}
+    return {"report.md": "\n\n".join(part for part in sections if part) + "\n",
+            "summary.md": summary(found),
             **{f"tables/{name}.csv": csv_text(content) for name, content in contents.items()}}
 
 
-def sampling_note(queries: pd.DataFrame) -> str:
-    """How many people the intervals rest on, and what that means for them."""
-    people = queries.dropna(subset="AP")["id"].nunique()
-    small = (" With so few people a bootstrap interval is too narrow: read it as a lower bound of "
-             "the doubt." if people < 20 else "")
-    return f"Intervals rest on {people} query identities.{small}"
+def draw(found: Findings) -> None:
+    """Draw the figures that are of the report alone: they show several studies."""
+    paper = paper_scores().set_index("row")
+    claimed = paper.loc["+ flipped query", "mAP"] if found.on_the_papers_data else None
+    drawn = {"overview": (overview(found), "measure", claimed)}
+    if found.blockwise:
+        scores = found.beside["schedules"]
+        drawn["schedules"] = scores[scores["protocol"] == "standard-all"], "schedule", None
+    if found.crowd:
+        drawn["crowd"] = found.beside["crowd"], "strangers", None
+    for name, (scores, by, published) in drawn.items():
+        fig = score_dots(scores, by, published)
+        save_figure(fig, found.workspace.figures / f"{name}.png", scores)
+        plt.close(fig)
 
 
+def figures_of(section: str, workspace: Workspace) -> dict[str, Path]:
+    """Caption -> file of the figures of a section that are there."""
+    paths = {caption: workspace.figures / f"{name}.png"
+             for name, (place, caption) in FIGURES.items() if place == section}
+    return {caption: path for caption, path in paths.items() if path.is_file()}
+
+
+def _overview_table(found: Findings) -> str:
+    """``overview`` to read, the paper's numbers beside the rows that are its own."""
+    table = overview(found)
+    cells = [percent(r.value, r.std, ends=(r.low, r.high)) for r in table.itertuples()]
+    wide = table.assign(cell=cells).pivot(index="row", columns="measure", values="cell")
+    wide = wide.loc[table["row"].unique(), table["measure"].unique()].fillna("–")
+    published = paper_scores().set_index("row")["mAP"]
+    published = published.rename({"+ flipped query": "improved"})
+    wide.insert(0, "published", [percent(published.get(row)) for row in wide.index])
+    return to_markdown(wide.rename_axis(columns=None).reset_index(names="model"))
+
+
+def pages(found: Findings) -> dict[str, str]:
+    """Heading -> text of each section; those of studies that are not there are left out."""
+    records = found.records
+    sections = {
+        "In two minutes": "\n\n".join([
+            f"{QUESTION} {_copies(found.audit)}",
+            "\n".join(f"- {s}" for s in conclusions(found.queries, found.alone, found.folds)),
+            f"mAP, percent. {setting(found.study, records)}", _overview_table(found)]),
+        "Results": "\n\n".join([to_markdown(found.headline), HEADLINE_NOTE,
+                                sampling_note(found.queries)]),
+        "Does the paper hold?": "\n".join(f"- {s}" for s in verdicts(records, found.steps)),
+        "Is each step real?": f"{to_markdown(steps_table(found.steps))}\n\n{STEPS_NOTE}",
+        "Each idea alone": to_markdown(steps_table(found.alone)),
+        "Beyond the paper": "\n\n".join([BEST_NOTE, _best(found.against)]),
+    }
+    if found.blockwise:
+        under = steps(found.schedules[list(found.schedules)[1]], against="baseline")
+        sections["Both schedules"] = "\n\n".join([
+            SCHEDULES_NOTE, to_markdown(beside.schedules_table(found.beside["schedules"])),
+            "The paper's schedule, improved against baseline:", to_markdown(steps_table(under)),
+            "And under every protocol, mAP:",
+            to_markdown(every_protocol(found.blockwise, variants=MODELS))])
+    if found.folds is not None:
+        models = {row: steps(found.folds, against=row) for row in ("baseline", "improved")}
+        sections["Everybody tested by a stranger"] = "\n\n".join([
+            FOLDS_NOTE, to_markdown(found.beside["folds"]), _best(models)])
+    if found.crowd:
+        crowd = found.crowd[0]["strangers"]
+        sections["A crowd of strangers"] = "\n\n".join([
+            CROWD_NOTE.format(**crowd), to_markdown(beside.crowd_table(found.beside["crowd"]))])
+    if found.selection:
+        sections["How `best` was chosen"] = "\n\n".join([
+            SELECTION_NOTE, setting_of(found.selection[0]),
+            to_markdown(found.beside["selection"])])
+    return {**sections,
+        "The same embeddings under every protocol": "\n\n".join([
+            "mAP, percent:", to_markdown(every_protocol(records)),
+            to_markdown(protocol_rules(records[0]["protocols"]))]),
+        "Verification": f"{to_markdown(verification(records))}\n\n{VERIFICATION_NOTE}",
+        "Figures": "",
+        "The data": "\n".join(f"- {words}" for words in found.audit["words"]),
+        "Cost, hardware, versions": f"{_costs(found)}\n\n{environment(records)}",
+        "How to reproduce": f"```\n{command(found)}\n```",
+        "Limits": "\n".join(f"- {limit}" for limit in LIMITS),
+    }
+
+
+def _best(against: dict[str, pd.DataFrame]) -> str:
+    """Every compared model against the baseline, and `best` against the paper's model."""
+    ours = against["improved"]
+    table = pd.concat([against["baseline"], ours[ours["row"] == "best"]])
+    return to_markdown(steps_table(table))
+
+
+def _copies(audit: pd.DataFrame) -> str:
+    return next(words for check, words in zip(audit["check"], audit["words"], strict=True)
+                if check == "query copies in gallery")
+
+
+def _costs(found: Findings) -> str:
+    parts = {found.study.name: found.records, **{
+        f"{found.study.name}-{name}": records for name, records in [
+            ("blockwise", found.blockwise), ("selection", found.selection),
+            ("folds", beside.records_of(found.workspace, "folds"))] if records}}
+    return to_markdown(pd.concat([cost(records).assign(study=name)
+                                  for name, records in parts.items()]))
+
+
+QUESTION = (
+    "**Asked.** A paper reports that an LA-Transformer with y-pooling, AM-Softmax + triplet loss "
+    "and flipped queries finds every person at rank 1. Do its ideas help, how much of its numbers "
+    "is the protocol, and what does better?")
 HEADLINE_NOTE = (
     "All values are percent: mean ± standard deviation over seeds [95 % bootstrap interval over "
     "query identities]. `standard` ignores gallery images of the query's own camera; "
@@ -195,20 +188,55 @@ STEPS_NOTE = (
     "bootstrap interval over identities, 10,000 resamples]. A step is better or worse where the "
     "interval leaves 0 out; it speaks of other people with these trained models, not of other "
     "seeds. No correction for several comparisons.")
+BEST_NOTE = (
+    "`best` is a recipe of ours, chosen on training people alone. Re-ranking is another row, for "
+    "it changes the search and not the model.")
+SCHEDULES_NOTE = (
+    "The paper trains blockwise: all transformer blocks frozen at first, then released one after "
+    "the other from the end. The rows above train all blocks from the start. mAP, percent:")
+FOLDS_NOTE = (
+    "Identity cross-validation: the people of all splits are dealt to folds; each fold's people "
+    "are tested by a model that was trained on the others, every image a query against all images "
+    "of its fold, under `standard`. Scores are pooled over folds, intervals are over people. "
+    "`best` was chosen on some of these people, so its place here is a little flattered; on the "
+    "test people above it is not.")
+CROWD_NOTE = (
+    "Every test image asks the test gallery and strangers: training images of {name} "
+    "({images:,} images of {identities:,} people), on whom nothing was trained. Under `standard`, "
+    "mAP in percent:")
+SELECTION_NOTE = (
+    "Candidates, trained on some of the training people and scored on the others, each of their "
+    "images a query (`standard-all`); the test people had no part in it. Percent. Differences are "
+    "paired, with 95 % intervals over the held-out people; one seed, so that small ones are noise.")
+LIMITS = (
+    "A dozen test people decide little; a bootstrap over so few is too narrow.",
+    "Intervals are over people, not over data sets: one data set, two cameras, one place.",
+    "A verdict is for this backbone, schedule and number of epochs; larger backbones are one "
+    "parameter away and were not run.",
+    "Margins, scales and sampling are not in the paper; ours are in the configuration.",
+)
 VERIFICATION_NOTE = (
     "Is this pair one person? True pairs accepted (percent) where at most the named share of false "
     "pairs is, over the pairs that `standard` counts.")
 
+# file -> the section that shows it, and its caption
 FIGURES = {
-    "ablation": "mAP and rank-1 of every row under the standard and the paper's protocol",
-    "protocol_gap": "the same embeddings under every protocol",
-    "ap_scatter": "average precision of every query under both protocols",
-    "cmc": "CMC curves",
-    "learning_curves": "learning curves",
-    "tsne": "t-SNE of the gallery, baseline and improved",
-    "mended": ("largest gains among the queries where the baseline's first hit is wrong and the "
-               "improved model's is right"),
-    "worst": "the worst queries of the improved model",
+    "overview": ("In two minutes", "mAP of each model by each way of asking"),
+    "ablation": ("Results", "mAP and rank-1 of every row under the standard and the paper's "
+                 "protocol"),
+    "schedules": ("Both schedules", "mAP under both schedules, every test image a query"),
+    "crowd": ("A crowd of strangers", "mAP against the number of strangers in the gallery"),
+    "protocol_gap": ("The same embeddings under every protocol",
+                     "how far apart protocols score the same embeddings"),
+    "ap_scatter": ("Figures", "average precision of every query under both protocols"),
+    "cmc": ("Figures", "CMC curves"),
+    "learning_curves": ("Figures", "learning curves"),
+    "tsne": ("Figures", "t-SNE of the gallery by identity"),
+    "tsne_cameras": ("Figures", "the same maps by camera"),
+    "mended": ("Figures", "largest gains among the queries where the baseline's first hit is wrong "
+               "and the improved model's is right"),
+    "worst": ("Figures", "the worst queries of the improved model"),
+    "maps": ("Figures", "which patches make the first five hits similar, baseline and best"),
 }
 
 
@@ -221,11 +249,11 @@ def environment(records: Sequence[dict]) -> str:
             f"Commit: {', '.join(commits)}.")
 
 
-def command(study: Study, records: Sequence[dict]) -> str:
+def command(found: Findings) -> str:
     """The command that makes these runs."""
-    baseline = next(r for r in records if r["preset"] == "baseline")
-    return (f"make report STUDY={study.name} EPOCHS={baseline['config']['epochs']} "
-            f"SEEDS={','.join(map(str, study.seeds))}")
+    target = "paper" if found.beside else "report"
+    return (f"make {target} STUDY={found.study.name} EPOCHS={found.epochs(found.records)} "
+            f"SEEDS={','.join(map(str, found.study.seeds))} AGAIN=1")
 
 
 def readme_block(root: Path) -> str:

@@ -128,11 +128,11 @@ def verification(records: Sequence[dict]) -> pd.DataFrame:
     return wide.reset_index(names="model").astype(str)
 
 
-def every_protocol(records: Sequence[dict], score: str = "mAP") -> pd.DataFrame:
-    """The same embeddings under every protocol: one column a protocol, in percent."""
-    table = summarise(by_variant(score_table(records)))
-    cells = [percent(m, s) for m, s in zip(table[f"{score}_mean"], table[f"{score}_std"],
-                                           strict=True)]
+def every_protocol(records: Sequence[dict], variants: Sequence[Variant] = VARIANTS
+                   ) -> pd.DataFrame:
+    """mAP of the same embeddings under every protocol: one column a protocol, in percent."""
+    table = summarise(by_variant(score_table(records), variants))
+    cells = [percent(m, s) for m, s in zip(table["mAP_mean"], table["mAP_std"], strict=True)]
     names = [p["name"] for p in records[0]["protocols"]]
     wide = table.assign(cell=cells).pivot(index="row", columns="protocol", values="cell")[names]
     wide = wide.fillna(percent(None)).reset_index(names="model")

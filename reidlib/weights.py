@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import timm
 
-from reidlib import report
 from reidlib.config import load_study
 from reidlib.experiment import Experiment
 from reidlib.paths import ROOT, Workspace, whole_file, write_text
 from reidlib.progress import say
-from reidlib.results import percent, to_markdown
+from reidlib.results import percent, read_run, to_markdown
 from reidlib.tables import SHOWN, device_name
+from reidlib.verdicts import setting_of
 
 PRESETS = ("baseline", "improved")
 TERMS = {
@@ -32,11 +32,12 @@ def export(lab: Experiment, preset: str, seed: int) -> Path:
 
     The run is trained now if it is not finished. Returns the path of the weights.
     """
-    record = lab.run(preset, seed)
+    lab.run(preset, seed)
+    source = lab.weights(preset, seed, "01_data")
     target = lab.workspace.artifacts / "weights" / f"{preset}.safetensors"
     with whole_file(target) as partial:
-        shutil.copyfile(lab.weights(preset, seed), partial)
-    write_text(target.with_suffix(".md"), card(record))
+        shutil.copyfile(source, partial)
+    write_text(target.with_suffix(".md"), card(read_run(source.parent)))
     return target
 
 
@@ -54,7 +55,7 @@ def card(record: dict) -> str:
         f"re-identification. {PURPOSE}",
         "```python\nfrom reidlib import models\n\n"
         f'model = models.load("{record["preset"]}.safetensors")\n```',
-        "## Scores", f"{report.setting_of(record)} Percent; rules: the project's README.",
+        "## Scores", f"{setting_of(record)} Percent; rules: the project's README.",
         to_markdown(table),
         "## Training", f"On {device_name(record)}, {record['cost']['train_seconds'] / 60:.0f} "
         f"minutes, commit {record['cost']['commit']}. Parameters:",

@@ -73,13 +73,13 @@ def test_untrained_is_the_baseline_before_its_first_step(lab, study):
 
 def test_saved_weights_give_the_saved_embeddings(lab, study):
     """In one line, from the file alone."""
-    model = models.load(lab.weights("improved", 0))
+    model = models.load(lab.weights("improved", 0, "03_improved"))
     query, _ = lab.embeddings("improved", 0, "03_improved")
     assert not model.training
     for found, saved in zip(embed(model, lab._images("query")), (query.emb, query.mirrored),
                             strict=True):
         np.testing.assert_array_equal(found, saved)
-    assert not (lab.weights("improved", 0).parent / "checkpoint.pt").exists()
+    assert not (lab.weights("improved", 0, "03_improved").parent / "checkpoint.pt").exists()
 
 
 def test_exported_weights_and_their_card(lab, capsys):
@@ -110,6 +110,26 @@ def test_finished_runs_are_found_not_repeated(lab, monkeypatch):
     monkeypatch.setattr(experiment, "train", never)
     again = Experiment(lab.workspace, "cpu")
     assert [r["run_id"] for r in again.runs(PRESETS)] == [f"{p}-s0" for p in PRESETS]
+
+
+def test_a_tracked_record_counts_and_weights_are_made_anew(lab, study, tmp_path, capsys):
+    """As in a fresh clone, without artifacts: nothing is trained until weights are asked for."""
+    clone = Workspace("smoke", tmp_path)
+    shutil.copytree(lab.workspace.reports, clone.reports)
+    prepare_study(study, clone)
+    again = Experiment(clone, "cpu")
+    assert again.run("baseline", 0)["scores"] == lab.run("baseline", 0)["scores"]
+    assert not list(clone.artifacts.glob("baseline-*"))
+    (clone.runs / "ypool-s0" / "cmc.csv").unlink()  # not whole: not finished
+    with pytest.raises(FileNotFoundError, match="ypool-s0.*run notebook 04_ablations first"):
+        again.embeddings("ypool", 0, "04_ablations")
+    before = (clone.runs / "baseline-s0" / "run.json").read_bytes()
+    capsys.readouterr()
+    query, _ = again.embeddings("baseline", 0, "02_baseline")
+    assert "its record is here, its weights are not" in capsys.readouterr().out
+    np.testing.assert_array_equal(query.emb, lab.embeddings("baseline", 0, "02_baseline")[0].emb)
+    assert again.weights("baseline", 0, "02_baseline").is_file()
+    assert (clone.runs / "baseline-s0" / "run.json").read_bytes() == before
 
 
 def test_a_changed_configuration_is_another_run_and_loses_nothing(lab, study, monkeypatch):
@@ -208,9 +228,10 @@ def test_pictures_that_are_not_there_name_the_notebook(study, tmp_path):
 
 def test_new_protocols_score_the_saved_embeddings_again(lab, monkeypatch):
     before = lab.run("baseline", 0)
-    path = next(lab.workspace.artifacts.glob("baseline-s0-*")) / "run.json"
-    record = {**json.loads(path.read_text()), "protocols": [], "scores": []}
-    path.write_text(json.dumps(record))
+    folder = lab.weights("baseline", 0, "02_baseline").parent
+    for path in (folder / "run.json", lab.workspace.runs / "baseline-s0" / "run.json"):
+        record = {**json.loads(path.read_text()), "protocols": [], "scores": []}
+        path.write_text(json.dumps(record))
     monkeypatch.setattr(experiment, "train", None)
     after = Experiment(lab.workspace, "cpu").run("baseline", 0)
     assert after["scores"] == before["scores"] and after["cost"] == before["cost"]

@@ -9,16 +9,15 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from reidlib import figures
+from reidlib import style
 from reidlib.figures import (
     PUBLISHED,
-    VARIANT_COLOURS,
     ablation_bars,
     cmc_curves,
     learning_curves,
     protocol_gap,
-    save_figure,
 )
+from reidlib.style import VARIANT_COLOURS, save_figure
 
 matplotlib.use("agg")
 ROWS = ["baseline", "+ y-pooling", "+ flipped query"]
@@ -163,10 +162,10 @@ def test_a_variant_has_one_colour_in_every_figure(history, scores, cmc):
 
 def test_unknown_variants_get_colours_of_their_own():
     names = ["baseline", "larger backbone", "no flip"]
-    assert len(set(figures.variant_colours(names).values())) == 3
-    assert figures.variant_colours(names)["baseline"] == VARIANT_COLOURS["baseline"]
+    assert len(set(style.variant_colours(names).values())) == 3
+    assert style.variant_colours(names)["baseline"] == VARIANT_COLOURS["baseline"]
     with pytest.raises(ValueError, match="variant 29"):
-        figures.variant_colours([f"variant {i}" for i in range(30)])
+        style.variant_colours([f"variant {i}" for i in range(30)])
 
 
 def test_every_axis_is_labelled_and_nothing_is_cut_off(history, scores, cmc):

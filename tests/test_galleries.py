@@ -11,9 +11,10 @@ from reidlib.galleries import (
     RIGHT,
     WRONG,
     RankedRow,
+    across_cameras,
     contact_sheet,
     ranked_lists,
-    separation,
+    silhouette,
     tsne_panel,
     tsne_points,
 )
@@ -41,8 +42,8 @@ def points(gallery):
     rng = np.random.default_rng(1)
     frame = pd.DataFrame({"id": ids, "cam": cams, "x": rng.normal(size=48),
                           "y": rng.normal(size=48)})
-    return pd.concat([frame.assign(model="baseline", separation=0.125),
-                      frame.assign(model="improved", separation=-0.5)])
+    return pd.concat([frame.assign(model="baseline", silhouette=0.125, across_cameras=1.0),
+                      frame.assign(model="improved", silhouette=-0.5, across_cameras=0.25)])
 
 
 def picture(value, height=32, width=12):
@@ -55,16 +56,32 @@ def ranked(title="baseline, AP 0.583", right=(False, True, True), query=None):
                      [f"cam {k}" for k in range(len(right))], list(right))
 
 
-def test_separation_by_hand():
+def test_silhouette_by_hand():
     two_directions = np.array([[1.0, 0], [2, 0], [0, 1], [0, 3]])
-    assert separation(two_directions, np.array([5, 5, 9, 9])) == pytest.approx(1)
+    assert silhouette(two_directions, np.array([5, 5, 9, 9])) == pytest.approx(1)
     # every image has its own person at distance 1, and others at 0 and 1: (0.5 - 1) / 1
-    assert separation(two_directions, np.array([5, 9, 5, 9])) == pytest.approx(-0.5)
+    assert silhouette(two_directions, np.array([5, 9, 5, 9])) == pytest.approx(-0.5)
 
 
 @pytest.mark.parametrize("ids", [[1, 1, 1], [1, 2, 3]])
-def test_separation_is_not_defined_for_one_person_or_single_images(ids):
-    assert np.isnan(separation(np.eye(3), np.array(ids)))
+def test_silhouette_is_not_defined_for_one_person_or_single_images(ids):
+    assert np.isnan(silhouette(np.eye(3), np.array(ids)))
+
+
+def test_neighbours_across_cameras_by_a_loop(gallery):
+    emb, ids, cams = gallery
+    noisy = emb + np.random.default_rng(2).normal(size=emb.shape)
+    unit = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
+    right = []
+    for i in range(len(unit)):
+        others = [j for j in range(len(unit)) if cams[j] != cams[i]]
+        nearest = sorted(others, key=lambda j: -unit[i] @ unit[j])[:3]
+        votes = [ids[j] for j in nearest]
+        right.append(min(votes, key=lambda v: (-votes.count(v), v)) == ids[i])  # ties: the first
+    assert 0 < np.mean(right) < 1
+    assert across_cameras(noisy, ids, cams, k=3) == pytest.approx(np.mean(right))
+    assert across_cameras(emb, ids, cams, k=1) == 1
+    assert np.isnan(across_cameras(emb, ids, np.ones(48)))
 
 
 def test_the_same_seed_gives_the_same_points(gallery):
@@ -89,8 +106,8 @@ def test_perplexity_must_fit_the_number_of_images(gallery, perplexity):
 
 def test_maps_share_colours_and_show_every_point(points):
     fig = tsne_panel(points, "perplexity 20, seed 0")
-    assert [ax.get_title() for ax in fig.axes] == ["baseline: separation 0.12",
-                                                   "improved: separation -0.50"]
+    assert [ax.get_title() for ax in fig.axes] == [
+        "baseline\nsilhouette 0.12, 5-NN 100.0 %", "improved\nsilhouette -0.50, 5-NN 25.0 %"]
     assert fig.get_suptitle() == "perplexity 20, seed 0"
     colours = [[line.get_color() for line in ax.lines] for ax in fig.axes]
     assert colours[0] == colours[1] and len(set(colours[0])) == 12
@@ -100,7 +117,14 @@ def test_maps_share_colours_and_show_every_point(points):
     assert len(fig.legends[0].get_texts()) == 12 + 2
 
 
-@pytest.mark.parametrize("models", [1, 2, 3])
+def test_colours_of_cameras(points):
+    fig = tsne_panel(points, colour="cam")
+    assert len({line.get_color() for line in fig.axes[0].lines}) == 2
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["camera 1", "camera 2"]
+    assert {text.get_text() for text in fig.axes[0].texts} == {str(i) for i in range(63, 75)}
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 4])
 def test_the_legend_of_12_people_fits_outside_the_maps(points, models):
     frame = pd.concat([points[points["model"] == "baseline"].assign(model=f"model {i}")
                        for i in range(models)])
@@ -116,12 +140,12 @@ def test_more_people_than_colours_still_differ(points):
 
 
 def test_bad_points_are_named(points):
-    for column in ("model", "x", "y", "id", "cam", "separation"):
+    for column in ("model", "x", "y", "id", "cam", "silhouette", "across_cameras"):
         with pytest.raises(ValueError, match=rf"missing columns \['{column}'\]"):
             tsne_panel(points.drop(columns=column))
     with pytest.raises(ValueError, match="no rows"):
         tsne_panel(points.iloc[:0])
-    with pytest.raises(ValueError, match="separation of baseline"):
+    with pytest.raises(ValueError, match="scores of baseline"):
         tsne_panel(points.assign(model="baseline"))
     with pytest.raises(ValueError, match="48 cameras"):
         tsne_panel(points.assign(cam=np.arange(96) % 48))

@@ -10,13 +10,15 @@ from reidlib.paths import ROOT
 LAYERS = [
     "paths progress",
     "config repro protocols processes",
-    "manifest drawing images data models losses optimisation checkpoints metrics reranking",
-    "readers audit synthetic retrieval search training results intervals",
+    "manifest drawing images data models losses optimisation checkpoints metrics reranking style",
+    "readers audit folds synthetic retrieval search training results intervals",
     "fetch figures matching tables",
-    "galleries scoring report",
-    "composition verify",
+    "beside verdicts galleries scoring",
+    "findings",
+    "report",
+    "composition explain verify",
     "experiment",
-    "pipeline weights",
+    "crowd pipeline runs weights",
 ]
 RANK = {module: i for i, row in enumerate(LAYERS) for module in row.split()}
 FILES = sorted(p for p in (ROOT / "reidlib").glob("*.py") if p.stem != "__init__")

@@ -33,19 +33,27 @@ def slow_parts(model, images):
 def test_parts_equal_the_loop(make_model, make_images, y_pooling, global_weight):
     model = make_model(y_pooling=y_pooling, global_weight=global_weight).eval()
     images = make_images(3)
-    for ours, slow in zip(model.parts(images), slow_parts(model, images), strict=True):
+    fast = model.parts(model.tokens(images))
+    for ours, slow in zip(fast, slow_parts(model, images), strict=True):
         torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("feature", ["mixed", "local"])
+@pytest.mark.parametrize("feature", ["mixed", "local", "neck"])
 def test_embedding_is_the_normalised_parts_side_by_side(make_model, make_images, feature):
     model = make_model(feature=feature).eval()
-    local, mixed = model.parts(make_images(2))
-    parts = nn.functional.normalize(mixed if feature == "mixed" else local, dim=2)
+    norm = model.classifiers.norm
+    for values in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(values)
+    local, mixed = model.parts(model.tokens(make_images(2)))
+    hidden = torch.stack([mixed[:, i] @ model.classifiers.reduce[i] for i in range(model.grid)], 1)
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    neck = (hidden.flatten(1) - norm.running_mean) * scale + norm.bias
+    parts = {"mixed": mixed, "local": local, "neck": neck.view_as(hidden)}[feature]
+    parts = nn.functional.normalize(parts, dim=2)
     want = torch.cat([parts[:, i] for i in range(model.grid)], dim=1)
     want = want / want.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(model.embed(make_images(2)), want)
-    torch.testing.assert_close(model(make_images(2)).embedding, want)
+    torch.testing.assert_close(model.embed(make_images(2)), want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(make_images(2)).embedding, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("cosine", [False, True])
@@ -55,7 +63,7 @@ def test_part_classifiers_equal_separate_heads(cosine):
     nn.init.normal_(heads.norm.weight)
     nn.init.normal_(heads.norm.bias)
     features = torch.randn(8, 3, 6)
-    logits = heads(features)
+    logits = heads(heads.neck(features))
     for part in range(3):
         hidden = features[:, part] @ heads.reduce[part]
         norm = nn.BatchNorm1d(5)
@@ -75,8 +83,8 @@ def test_normalisation_comes_from_the_weights_own_config(make_images):
                                  pretrained_cfg_overlay={"mean": (0.1, 0.2, 0.3)})
     model = LATransformer(backbone, 3).eval()
     assert model.mean.flatten().tolist() == pytest.approx([25.5, 51.0, 76.5])
-    torch.testing.assert_close(model.parts(make_images(2))[0], slow_parts(model, make_images(2))[0],
-                               rtol=1e-4, atol=1e-5)
+    local, _ = model.parts(model.tokens(make_images(2)))
+    torch.testing.assert_close(local, slow_parts(model, make_images(2))[0], rtol=1e-4, atol=1e-5)
 
 
 def test_model_without_class_token_or_square_grid_is_refused():

@@ -1,0 +1,147 @@
+"""Scores -> sentences: what was run, does it reproduce, which idea helps, what does better?"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reidlib.config import MODELS, Study
+from reidlib.intervals import Comparison, compare, interval, verdict
+from reidlib.results import by_variant, paper_scores, percent, score_table
+from reidlib.tables import SHOWN, cut, first_hits
+
+
+def setting(study: Study, records: Sequence[dict]) -> str:
+    """One sentence: data, queries, backbone, schedule, epochs, seeds."""
+    baseline = next(r for r in records if r["preset"] == "baseline")
+    seeds = ", ".join(map(str, study.seeds))
+    return (f"{setting_of(baseline)[:-1]}, seeds {seeds} "
+            f"({'mean ± standard deviation' if len(study.seeds) > 1 else 'one seed: no spread'}).")
+
+
+def setting_of(record: dict) -> str:
+    """One sentence: a run's data, queries, backbone, schedule, epochs."""
+    config, counts = record["config"], record["data"]["counts"]
+    return (f"Study `{record['study']}`: {counts['train']['images']} training images of "
+            f"{counts['train']['identities']} people, {counts['query']['images']} queries against "
+            f"{counts['gallery']['images']} gallery images of {counts['gallery']['identities']} "
+            f"people; {config['backbone']} at {config['image_size']} pixels, {config['schedule']} "
+            f"training, {config['epochs']} epochs, {config['precision']}.")
+
+
+def verdicts(records: Sequence[dict], changes: pd.DataFrame) -> list[str]:
+    """One sentence a row of the paper: does it reproduce, and what does the step add?
+
+    A row reproduces where rank-1 and mAP under ``lat-top10`` are within one query's weight of the
+    paper's; on other data than the paper's only the steps are compared. ``changes``: ``steps``.
+    """
+    scores = by_variant(score_table(records))
+    same_data = records[0]["data"]["name"]
+    paper, sentences = paper_scores(), []
+    for i, row in enumerate(paper.itertuples()):
+        ours = {p: scores[(scores["row"] == row.row) & (scores["protocol"] == p)] for p in SHOWN}
+        sentence = f"**{row.row}**: "
+        if row.dataset == same_data:
+            sentence += _level(ours, row)
+        if i:
+            sentence += _step(changes[changes["row"] == row.row], row.mAP - paper["mAP"][i - 1])
+        elif row.dataset != same_data:
+            sentence += _plain(ours)
+        sentences.append(sentence.strip())
+    return sentences
+
+
+def _level(ours: dict[str, pd.DataFrame], row) -> str:
+    paper_like, standard = ours["lat-top10"], ours["standard"]
+    weight = 1 / paper_like["n_valid_query"].iloc[0]
+    gaps = [paper_like["rank1"].mean() - row.rank1, paper_like["mAP"].mean() - row.mAP]
+    if all(abs(gap) <= weight for gap in gaps):
+        level = "it reproduces, to within one query"
+    elif min(gaps) < -weight:
+        level = "it falls short of the paper by more than one query"
+    else:
+        level = "it does not reproduce: it is better by more than one query"
+    return (f"rank-1 {percent(paper_like['rank1'].mean())} and mAP "
+            f"{percent(paper_like['mAP'].mean())} under `lat-top10`, the paper has "
+            f"{percent(row.rank1)} and {percent(row.mAP)} ({row.source}): {level} "
+            f"({percent(weight)} points). Under `standard` the same embeddings have "
+            f"rank-1 {percent(standard['rank1'].mean())} and mAP "
+            f"{percent(standard['mAP'].mean())}. ")
+
+
+def _plain(ours: dict[str, pd.DataFrame]) -> str:
+    return (f"mAP {percent(ours['lat-top10']['mAP'].mean())} under `lat-top10`, "
+            f"{percent(ours['standard']['mAP'].mean())} under `standard`; other images than the "
+            "paper's, so only the steps below can be compared with it.")
+
+
+def _step(changes: pd.DataFrame, published: float) -> str:
+    parts = [f"{percent(r.difference, r.std, True, (r.low, r.high))} under `{r.protocol}` "
+             f"({r.verdict}; up in {r.seeds_up} of {r.seeds} seeds)" for r in changes.itertuples()]
+    return (f"The step changes mAP by {'; '.join(parts)}; in the paper by "
+            f"{percent(published, signed=True)}.")
+
+
+def gist(queries: pd.DataFrame) -> str:
+    """One sentence: what the paper's additions do together, against the baseline."""
+    base, paper = "baseline", "+ flipped query"
+    change = compare(*(cut(queries, row, "standard") for row in (base, paper)))
+    mended, spoiled, n = first_hits(queries, base, paper)
+    return (f"Under `standard` the paper's additions together change mAP by "
+            f"{percent(change.difference, change.std, True, (change.low, change.high))} points "
+            f"against the baseline ({verdict(change)}); of {n} first hits (queries x seeds) they "
+            f"mend {mended} and spoil {spoiled}.")
+
+
+def sampling_note(queries: pd.DataFrame) -> str:
+    """How many people the intervals rest on, and what that means for them."""
+    people = queries.dropna(subset="AP")["id"].nunique()
+    small = (" With so few people a bootstrap interval is too narrow: read it as a lower bound of "
+             "the doubt." if people < 20 else "")
+    return f"Intervals rest on {people} query identities.{small}"
+
+
+def conclusions(queries: pd.DataFrame, alone: pd.DataFrame, folds: pd.DataFrame | None
+                ) -> list[str]:
+    """The verdict in a few sentences.
+
+    ``queries``: the rows of the study; ``alone``: ``steps`` of each idea alone; ``folds``: the
+    rows of the cross-validation, where there is one.
+    """
+    def level(row: str, protocol: str) -> str:
+        return percent(interval(cut(queries, row, protocol)).value)
+
+    sentences = [
+        f"**The protocol.** Without any training for the task mAP is "
+        f"{level('untrained', 'lat-top10')} under the paper's rules and "
+        f"{level('untrained', 'standard')} under the standard ones; the trained baseline has "
+        f"{level('baseline', 'lat-top10')} and {level('baseline', 'standard')}.",
+        "**The ideas.** " + "; ".join(_alone(row) for row in alone.itertuples()
+                                      if row.protocol == "standard-all")
+        + ": each alone on the baseline, every test image a query."]
+    for i, name in enumerate(("**The paper's model** against its baseline",
+                              "**`best`** against the paper's model")):
+        sentences.append(f"{name}, mAP: {_pair(queries, folds, i)}.")
+    return sentences
+
+
+def _alone(row) -> str:
+    return (f"{row.row.removesuffix(' alone')} {percent(row.difference, signed=True)} points "
+            f"({row.verdict})")
+
+
+def _pair(queries: pd.DataFrame, folds: pd.DataFrame | None, i: int) -> str:
+    """Model ``i + 1`` against model ``i``, on the test people and over all folds."""
+    rows = {"improved": "+ flipped query"}  # its name among the study's rows
+    names = [model.label for model in MODELS[i:i + 2]]
+    tested = compare(*(cut(queries, rows.get(n, n), "standard-all") for n in names))
+    people = cut(queries, "baseline", "standard-all").dropna(subset="AP")["id"].nunique()
+    text = f"{_change(tested)} on the {people} test people"
+    if folds is not None:
+        dealt = compare(*(cut(folds, name, "standard-all") for name in names))
+        text += f", {_change(dealt)} on {folds['id'].nunique()} people in cross-validation"
+    return text
+
+
+def _change(found: Comparison) -> str:
+    return (f"{percent(found.difference, found.std, True, (found.low, found.high))} points "
+            f"({verdict(found)})")

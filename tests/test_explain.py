@@ -1,0 +1,49 @@
+"""Contributions of patches against what they promise: they add up, and each is its patch's own."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from reidlib.explain import HIGH, LOW, contributions, overlay
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"y_pooling": True, "global_weight": 2.0}, {"feature": "local"},
+    {"feature": "neck", "y_pooling": True}], ids=str)
+def test_patches_and_rest_add_up_to_the_cosine(make_model, make_images, options):
+    model = make_model(**options).eval()
+    for values in (model.classifiers.norm.weight, model.classifiers.norm.bias):
+        nn.init.normal_(values)
+    query, *others = emb = model.embed(make_images(3)).detach().numpy()
+    patches, rest = contributions(model, make_images(3), query)
+    assert patches.shape == (3, 4, 4) and len(others) == 2
+    np.testing.assert_allclose(patches.sum((1, 2)) + rest, emb @ query, atol=1e-5)
+
+
+def test_local_rows_by_hand(make_model, make_images):
+    """Without class token, the patch in row r, column c adds to part r alone."""
+    model = make_model(feature="local").eval()
+    images = make_images(2)
+    query, own = model.embed(images).detach()
+    patches, rest = contributions(model, images, query.numpy())
+    with torch.no_grad():
+        tokens = model.tokens(images)[1, 1:].view(4, 4, -1)
+    for r in range(4):
+        mean = tokens[r].mean(0)
+        asked = 2 * query.view(4, -1)[r]  # unit length
+        for c in range(4):
+            want = (tokens[r, c] / 4) @ asked / mean.norm() / 4
+            assert patches[1, r, c] == pytest.approx(want.item(), abs=1e-5)
+    np.testing.assert_allclose(rest, 0, atol=1e-5)
+    assert patches[1].sum() == pytest.approx(float(query @ own), abs=1e-5)
+
+
+def test_overlay_is_dark_where_nothing_and_bright_where_most_is_added():
+    picture = np.zeros((40, 20, 3), np.uint8)
+    patches = np.zeros((4, 4), np.float32)
+    patches[3] = 2.0
+    seen = overlay(picture, patches, largest=2.0)
+    assert seen.shape == picture.shape and seen.dtype == np.uint8
+    np.testing.assert_allclose(seen[0, 0], 0.55 * LOW, atol=1)
+    np.testing.assert_allclose(seen[-1, 0], 0.55 * HIGH, atol=1)

@@ -1,0 +1,49 @@
+"""Studies without notebooks: folds, candidates; all runs of one with one command."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from reidlib import experiment, runs
+from reidlib.config import load_study
+from reidlib.paths import Workspace
+from reidlib.results import read_tables
+
+
+@pytest.fixture(scope="module")
+def study():
+    smoke = load_study("smoke")
+    return replace(smoke, name="smoke-folds", folds=2, presets=("baseline",),
+                   candidates={"smooth": {"label_smoothing": 0.1}})
+
+
+def test_every_fold_has_runs_of_its_own_and_every_image_is_a_query_once(study, tmp_path,
+                                                                        monkeypatch, capsys):
+    records = runs.run_all(study, tmp_path, "cpu")
+    assert [(r["study"], r["run_id"]) for r in records] == [
+        ("smoke-folds", run) for _ in range(2) for run in ("baseline-s0", "smooth-s0")]
+    assert [r["config"]["label_smoothing"] for r in records] == [0, 0.1] * 2
+    assert {s["protocol"] for r in records for s in r["scores"]} == {"standard-all"}
+    first = read_tables([r for r in records if r["preset"] == "baseline"], "per_query")
+    own = first[first["flip"] == "none"]
+    manifest = pd.read_csv(tmp_path / "reports/smoke-folds/0/manifest.csv", dtype=str)
+    assert sorted(own["path"]) == sorted(manifest["path"])
+    assert own["id"].nunique() == 10
+    monkeypatch.setattr(experiment, "train", None)  # all are finished
+    assert [r["scores"] for r in runs.run_all(study, tmp_path, "cpu")] == [
+        r["scores"] for r in records]
+    assert "2 presets, 1 seeds, 2 data splits" in capsys.readouterr().out
+
+
+def test_one_fold_alone_and_no_folds(study, tmp_path):
+    assert runs.parts(replace(study, fold=1), tmp_path) == [
+        (replace(study, fold=1), Workspace("smoke-folds", tmp_path))]
+    assert [w.study for _, w in runs.parts(study, tmp_path)] == ["smoke-folds/0", "smoke-folds/1"]
+    plain = replace(study, folds=0)
+    assert runs.parts(plain, tmp_path) == [(plain, Workspace("smoke-folds", tmp_path))]
+
+
+def test_command_line_refuses_what_it_does_not_know(capsys, tmp_path):
+    assert runs.main(["--study", "smok", "--workspace", str(tmp_path)]) == 1
+    assert "unknown study 'smok'" in capsys.readouterr().err
