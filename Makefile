@@ -10,15 +10,19 @@ else
 endif
 
 # Given values alone are passed on; everything else stays as the study's file says.
-RUN_ARGS := --study $(STUDY) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEEDS),--seeds $(SEEDS)) \
-            $(if $(DEVICE),--device $(DEVICE)) $(if $(WORKSPACE),--workspace $(WORKSPACE))
+WHERE := $(if $(DEVICE),--device $(DEVICE)) $(if $(WORKSPACE),--workspace $(WORKSPACE))
+REPORT := $(PYTHON) -m reidlib.pipeline --study $(STUDY) $(if $(EPOCHS),--epochs $(EPOCHS)) \
+          $(if $(SEEDS),--seeds $(SEEDS)) $(WHERE)
+# the studies that stand beside STUDY, such as pku-reid-folds
+BESIDE := $(patsubst notebooks/params/%.yaml,%,$(wildcard notebooks/params/$(STUDY)-*.yaml))
 
-.PHONY: help env data report weights verify lab lint test bench clean
+.PHONY: help env data report paper weights verify lab lint test bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 	@echo "  options: STUDY=synthetic|pku-reid|market1501  EPOCHS=5  SEEDS=0,1,2  DEVICE=cpu|cuda  PYTHON=python3"
+	@echo "           AGAIN=1 (train finished runs anew)  JOBS=2 (runs at a time, make paper)"
 
 env: $(ENV) ## create the environment in .venv
 
@@ -32,11 +36,17 @@ data: $(ENV) ## fetch and check the data of STUDY
 	$(PYTHON) -m reidlib.fetch $(STUDY) $(if $(URL),--url $(URL))
 
 report: $(ENV) ## run notebooks 01-07 for STUDY and write its report
-	$(PYTHON) -m reidlib.pipeline $(RUN_ARGS)
+	$(REPORT) $(if $(AGAIN),--again)
+
+paper: $(ENV) ## all of STUDY: the report with both schedules, folds, selection and crowd
+	for study in $(BESIDE); do $(PYTHON) -m reidlib.runs --study $$study $(WHERE) \
+	  $(if $(JOBS),--jobs $(JOBS)) $(if $(AGAIN),--again) || exit 1; done
+	$(REPORT) $(if $(AGAIN),--again)
+	$(PYTHON) -m reidlib.crowd --study $(STUDY) $(WHERE) || echo "going on without a crowd"
+	$(REPORT)
 
 weights: $(ENV) ## write the trained models of STUDY with model cards into artifacts/STUDY/weights
-	$(PYTHON) -m reidlib.weights --study $(STUDY) $(if $(DEVICE),--device $(DEVICE)) \
-	  $(if $(WORKSPACE),--workspace $(WORKSPACE))
+	$(PYTHON) -m reidlib.weights --study $(STUDY) $(WHERE)
 
 verify: $(ENV) ## compare the tracked tables, reports and README with the tracked runs
 	$(PYTHON) -m reidlib.verify

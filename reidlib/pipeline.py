@@ -18,6 +18,7 @@ from reidlib.config import load_study
 from reidlib.paths import ROOT, Workspace, whole_file, write_text
 from reidlib.progress import say
 from reidlib.repro import pick_device
+from reidlib.results import forget_runs
 
 # nbconvert's page without the scripts that it would load from the network, with the pictures'
 # descriptions, at a reader's width
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "(default: %(default)s)")
     parser.add_argument("--workspace", type=Path, default=ROOT, help="write reports/ and artifacts/"
                         " below this folder (default: this repository)")
+    parser.add_argument("--again", action="store_true", help="train finished runs anew")
     args = parser.parse_args(argv)
     try:
         load_study(args.study, args.epochs, args.seeds)
@@ -81,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     os.environ["REIDLIB_HEADLESS"] = "1"
     workspace = Workspace(args.study, args.workspace.resolve())
+    if args.again:
+        forget_runs(workspace)
     parameters = {"study": args.study, "epochs": args.epochs, "seeds": args.seeds,
                   "device": args.device}
     if workspace.root != ROOT:

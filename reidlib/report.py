@@ -101,7 +101,8 @@ def _overview_table(found: Findings) -> str:
     wide = wide.loc[table["row"].unique(), table["measure"].unique()].fillna("–")
     published = paper_scores().set_index("row")["mAP"]
     published = published.rename({"+ flipped query": "improved"})
-    wide.insert(0, "published", [percent(published.get(row)) for row in wide.index])
+    if found.on_the_papers_data:
+        wide.insert(0, "published", [percent(published.get(row)) for row in wide.index])
     return to_markdown(wide.rename_axis(columns=None).reset_index(names="model"))
 
 

@@ -55,6 +55,17 @@ def publish_run(folder: Path, target: Path) -> None:
             shutil.copyfile(folder / name, partial)
 
 
+def forget_runs(workspace: Workspace) -> None:
+    """Remove a study's finished runs, their weights and embeddings, so that they are trained anew.
+
+    A run that was stopped in between keeps its checkpoint.
+    """
+    for folder in (workspace.runs, workspace.reports / "crowd"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for record in workspace.artifacts.glob("*/run.json"):
+        shutil.rmtree(record.parent)
+
+
 def read_run(folder: Path) -> dict:
     """A run record; ValueError where the file is not one."""
     path = folder / "run.json"

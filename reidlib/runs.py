@@ -12,6 +12,7 @@ from reidlib.config import Study, load_study
 from reidlib.experiment import Experiment, prepare_study
 from reidlib.paths import ROOT, Workspace
 from reidlib.progress import say
+from reidlib.results import forget_runs
 
 
 def parts(study: Study, root: Path) -> list[tuple[Study, Workspace]]:
@@ -43,9 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
     parser.add_argument("--workspace", type=Path, default=ROOT, help="write reports/ and artifacts/"
                         " below this folder (default: this repository)")
+    parser.add_argument("--again", action="store_true", help="train finished runs anew")
     args = parser.parse_args(argv)
     try:
-        run_all(load_study(args.study), args.workspace.resolve(), args.device, args.jobs)
+        study, root = load_study(args.study), args.workspace.resolve()
+        if args.again:
+            for _, workspace in parts(study, root):
+                forget_runs(workspace)
+        run_all(study, root, args.device, args.jobs)
     except (ValueError, FileNotFoundError, FloatingPointError, MemoryError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import timm
 
-from reidlib.config import load_study
+from reidlib.config import MODELS, load_study
 from reidlib.experiment import Experiment
 from reidlib.paths import ROOT, Workspace, whole_file, write_text
 from reidlib.progress import say
@@ -17,7 +17,6 @@ from reidlib.results import percent, read_run, to_markdown
 from reidlib.tables import SHOWN, device_name
 from reidlib.verdicts import setting_of
 
-PRESETS = ("baseline", "improved")
 TERMS = {
     "synthetic": "drawn by this project: no terms",
     "pku-reid": "PKU-Reid, CC BY-NC-SA 4.0 (Ma, Liu, Hu, Wang, Sun): not commercial, share alike",
@@ -76,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         load_study(args.study)
         lab = Experiment(Workspace(args.study, args.workspace.resolve()), args.device)
-        for preset in PRESETS:
-            say(f"{export(lab, preset, lab.study.seeds[0])} and its card beside it")
+        for model in MODELS:
+            say(f"{export(lab, model.preset, lab.study.seeds[0])} and its card beside it")
     except (ValueError, FileNotFoundError, FloatingPointError, MemoryError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

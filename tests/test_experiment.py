@@ -14,11 +14,12 @@ from reidlib import checkpoints, experiment, models, report, results, tables, tr
 from reidlib.composition import build_model
 from reidlib.config import VARIANTS, load_study
 from reidlib.experiment import Experiment, prepare_study
+from reidlib.findings import PRESETS_IN_REPORT, load_records
 from reidlib.paths import Workspace
 from reidlib.protocols import PROTOCOLS
 from reidlib.retrieval import embed
 
-PRESETS = report.PRESETS_IN_REPORT
+PRESETS = PRESETS_IN_REPORT
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +88,9 @@ def test_exported_weights_and_their_card(lab, capsys):
                          "--workspace", str(lab.workspace.root)]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if "card beside it" in line]
     folder = lab.workspace.artifacts / "weights"
-    assert len(said) == 2 and sorted(path.name for path in folder.iterdir()) == [
-        "baseline.md", "baseline.safetensors", "improved.md", "improved.safetensors"]
+    assert len(said) == 3 and sorted(path.name for path in folder.iterdir()) == [
+        f"{name}.{kind}" for name in ("baseline", "best", "improved")
+        for kind in ("md", "safetensors")]
     card, record = (folder / "improved.md").read_text(), lab.run("improved", 0)
     score = next(s for s in record["scores"] if s["protocol"] == "standard")
     assert f"| standard | none | {100 * score['mAP']:.1f} |" in card
@@ -245,7 +247,7 @@ def test_notebooks_out_of_order_name_the_one_to_run(lab, tmp_path, study):
     with pytest.raises(FileNotFoundError, match="baseline-s0.*run notebook 02_baseline first"):
         Experiment(empty).embeddings("baseline", 0, "02_baseline")
     with pytest.raises(FileNotFoundError, match="untrained-s0.*run notebook 02_baseline first"):
-        report.load_records(empty)
+        load_records(empty)
 
 
 def test_unknown_device_and_drawing_parameter(lab, study, tmp_path):
@@ -260,9 +262,10 @@ def test_unknown_device_and_drawing_parameter(lab, study, tmp_path):
 
 
 def test_report_is_made_of_the_records(lab):
-    results.write_csv(lab.workspace.tables / "audit.csv", pd.DataFrame({"words": ["All is well."]}))
+    results.write_csv(lab.workspace.tables / "audit.csv", pd.DataFrame(
+        {"check": ["query copies in gallery"], "words": ["All is well."]}))
     page = report.write_report(lab.workspace).read_text()
-    study, records = report.load_records(lab.workspace)
+    study, records = load_records(lab.workspace)
     table = tables.headline(tables.query_rows(records)).set_index("model")
     assert table.index.tolist() == [v.label for v in VARIANTS]
     score = next(s for s in lab.run("improved", 0)["scores"]
@@ -270,7 +273,7 @@ def test_report_is_made_of_the_records(lab):
     cell = table.loc["+ flipped query", "standard mAP"]
     assert cell.startswith(results.percent(score["mAP"]) + " [")
     assert table.loc["baseline", "paper mAP"] == "90.8" and "All is well." in page
-    assert "make report STUDY=smoke EPOCHS=2 SEEDS=0" in page and "| + y-pooling |" in page
+    assert "make report STUDY=smoke EPOCHS=2 SEEDS=0 AGAIN=1" in page and "| + y-pooling |" in page
     assert str(lab.workspace.root) not in page
 
 

@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 
 from reidlib import report, tables, verify
-from reidlib.config import VARIANTS
+from reidlib.config import LADDER, VARIANTS
 from reidlib.paths import ROOT, Workspace
 from reidlib.protocols import PROTOCOLS
 from reidlib.results import by_variant, paper_scores, to_markdown
+from reidlib.verdicts import gist, sampling_note
+from reidlib.verdicts import verdicts as all_verdicts
 
-LEVELS = {"untrained": 0.5, "baseline": 0.92, "ypool": 0.90, "improved": 0.98}
+LEVELS = {"untrained": 0.5, "baseline": 0.92, "ypool": 0.90, "improved": 0.98, "best": 0.99}
 
 
 def level(preset, protocol, flip, reranked, levels):
@@ -37,17 +39,17 @@ def records(levels, data="pku-reid"):
              "scores": own.to_dict("records")} for preset, own in scores.groupby("preset")]
 
 
-def queries(levels):
+def queries(levels, variants=VARIANTS):
     """28 queries of 14 people whose APs lie evenly around the level of their run."""
     spread = np.tile([-0.01, 0.01], 14)
     tables = [pd.DataFrame({"path": [f"{i}.png" for i in range(28)], "cam": "a",
                             "id": [str(i // 2) for i in range(28)], "AP": cell["value"] + spread,
                             "rank1": 1.0, **cell}) for cell in cells(levels)]
-    return by_variant(pd.concat(tables))
+    return by_variant(pd.concat(tables), variants)
 
 
 def verdicts(levels, data="pku-reid"):
-    return report.verdicts(records(levels, data), tables.steps(queries(levels)))
+    return all_verdicts(records(levels, data), tables.steps(queries(levels, LADDER)))
 
 
 def test_verdicts_compare_within_one_query():
@@ -89,9 +91,9 @@ def test_every_score_has_its_interval():
 
 
 def test_steps_are_between_neighbouring_rows():
-    steps = tables.steps(queries(LEVELS))
+    steps = tables.steps(queries(LEVELS, LADDER))
     assert list(zip(steps["above"], steps["row"], strict=True))[::2] == [
-        (a.label, b.label) for a, b in itertools.pairwise(VARIANTS)]
+        (a.label, b.label) for a, b in itertools.pairwise(LADDER)]
 
 
 def test_a_change_that_helps_some_and_hurts_others_is_undecided():
@@ -110,11 +112,11 @@ def test_first_hits_are_counted_in_both_directions():
         own = (table["row"] == row) & table["path"].isin([f"{i}.png" for i in paths])
         table.loc[own, "rank1"] = 0.0
     assert tables.first_hits(table, "baseline", "+ flipped query") == (2, 1, 28)
-    assert "of 28 first hits (queries x seeds) they mend 2 and spoil 1" in report.gist(table)
+    assert "of 28 first hits (queries x seeds) they mend 2 and spoil 1" in gist(table)
 
 
 def test_few_people_are_said_to_be_few():
-    assert "14 query identities. With so few" in report.sampling_note(queries(LEVELS))
+    assert "14 query identities. With so few" in sampling_note(queries(LEVELS))
 
 
 def test_replace_block():
