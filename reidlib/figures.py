@@ -169,8 +169,7 @@ def score_dots(scores: pd.DataFrame, by: str, published: float | None = None) ->
         ax.plot(0.38, published, marker="_", ms=15, mew=2.5, color="black", ls="none",
                 label="published", zorder=3)
     ax.set_xticks(range(len(columns)), [fill(str(c), 18) for c in columns])
-    lowest = min(0.9, floor(10 * scores["low"].min()) / 10)
-    ax.set(ylabel="mAP (95 % interval)", ylim=(lowest, 1.01),
+    ax.set(ylabel="mAP (95 % interval)", ylim=(0, 1.01),
            xlim=(-0.5, len(columns) - 0.5))
     ax.grid(False, axis="x")
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5)

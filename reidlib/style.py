@@ -33,8 +33,8 @@ _VARIANTS = (
     (PALETTE[4], "+ AM-Softmax, triplet"),
     (PALETTE[2], "improved", "+ flipped query"),
     (PALETTE[3], "+ re-ranking"),
-    (PALETTE[8], "best"),
-    (PALETTE[5], "best, re-ranking"),
+    ("#882255", "best"),
+    ("#332288", "best, re-ranking"),
 )
 VARIANT_COLOURS = {name: colour for colour, *names in _VARIANTS for name in names}
 _SPARE = [c for c in [*PALETTE, "#332288", "#882255", "#000000"] if c not in

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from reidlib import beside, crowd, report, results, runs
-from reidlib.config import MODELS, PRESETS, load_study
+from reidlib.config import MODELS, load_study
 from reidlib.experiment import Experiment, prepare_study
 from reidlib.findings import PRESETS_IN_REPORT, Findings, overview
 from reidlib.manifest import Dataset
