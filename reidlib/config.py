@@ -248,6 +248,13 @@ class Study:
         return make_config(preset, seed, self.train, self.candidates)
 
 
+KINDS = {
+    **dict.fromkeys(("train", "synthetic", "candidates"), ((dict,), "`key: value` lines")),
+    "perplexity": ((float, int), "a number"), "presets": ((list,), "a list of presets"),
+    **dict.fromkeys(("folds", "fold"), ((int,), "a whole number")),
+}
+
+
 def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = None,
                params: Path = PARAMS) -> Study:
     """Read ``<params>/<name>.yaml``; ``epochs`` and ``seeds`` replace the file's values.
@@ -266,11 +273,14 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     if not isinstance(values, dict) or not isinstance(values.get("dataset"), str):
         raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset: name`")
     check_keys(f"key in {path.name}", values, Study, but=("name", "checksum"))
-    for key in {"train", "synthetic", "candidates"} & set(values):
-        if not isinstance(values[key], dict):
-            raise ValueError(f"{path.name}: {key} is {values[key]!r}; expected `key: value` lines")
-    if type(values.get("perplexity", 15.0)) not in (int, float):
-        raise ValueError(f"{path.name}: perplexity is {values['perplexity']!r}; expected a number")
+    for key, (kinds, words) in KINDS.items():
+        if type(values.get(key, kinds[0]())) not in kinds:
+            raise ValueError(f"{path.name}: {key} is {values[key]!r}; expected {words}")
+    for candidate, changes in values.get("candidates", {}).items():
+        if not isinstance(changes, dict) or candidate in PRESETS:
+            raise ValueError(f"{path.name}: candidate {candidate} is {changes!r}; expected a name that "
+                             "no preset has, and `key: value` lines")
+    _check_choice(f"people in {path.name}", values.get("people", "all"), ("all", "train"))
     if seeds is not None:
         values["seeds"] = seeds
     study = Study(name=name, **{**values, "seeds": _check_seeds(values.get("seeds", [0, 1, 2])),

@@ -68,7 +68,7 @@ def explained_row(model: LATransformer, ranking: Ranking, query: int, name: str,
     row = ranked_row(ranking, query, name, lambda paths: [load_picture(root / p) for p in paths], k)
     images = read_images([root / path for path in ranking.gallery.paths[hits]], model.image_size[0])
     patches, rest = contributions(model, images, ranking.query.emb[query])
-    largest = patches.max()
+    largest = float(patches.max())
     labels = [f"cos {own.sum() + other:.2f}\nrest {other:.2f}"
               for own, other in zip(patches, rest, strict=True)]
     pictures = [overlay(picture, own, largest)

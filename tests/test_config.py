@@ -140,3 +140,28 @@ def test_unknown_names_say_what_is_known(tmp_path):
 def test_a_study_file_is_checked_before_anything_runs(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         load_study("mine", params=write_study(tmp_path, text))
+
+
+@pytest.mark.parametrize("line, message", [
+    ("folds: six", "mine.yaml: folds is 'six'; expected a whole number"),
+    ("fold: [0]", r"fold is \[0\]; expected a whole number"),
+    ("presets: baseline", "presets is 'baseline'; expected a list of presets"),
+    ("presets: [basline]", "unknown preset 'basline' .did you mean 'baseline'"),
+    ("people: everybody", "unknown people in mine.yaml 'everybody'; known: all, train"),
+    ("candidates: [a]", "candidates is .*expected `key: value` lines"),
+    ("candidates: {a: 3}", "candidate a is 3; expected a name that no preset has"),
+    ("candidates: {best: {}}", "candidate best is {}; expected a name that no preset has"),
+    ("candidates: {a: {epoch: 3}}", "unknown training parameter 'epoch' .did you mean 'epochs'")])
+def test_bad_keys_of_a_study_beside_another(tmp_path, line, message):
+    write_study(tmp_path, f"dataset: synthetic\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        load_study("mine", params=tmp_path)
+
+
+def test_candidates_are_presets_of_their_study(tmp_path):
+    write_study(tmp_path, "dataset: synthetic\ntrain: {epochs: 3, lr: 0.5}\n"
+                "candidates: {quick: {lr: 1e-4}}\n")
+    study = load_study("mine", params=tmp_path)
+    config = study.config("quick", 1)
+    assert (config.run_id, config.epochs, config.lr) == ("quick-s1", 3, 1e-4)
+    assert study.config("baseline", 1).lr == 0.5

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from reidlib.explain import HIGH, LOW, contributions, overlay
+from reidlib.explain import HIGH, LOW, contributions, explained_row, overlay
+from reidlib.images import read_images
+from reidlib.retrieval import Embedded, embed, rank_gallery
 
 
 @pytest.mark.parametrize("options", [
@@ -47,3 +50,20 @@ def test_overlay_is_dark_where_nothing_and_bright_where_most_is_added():
     assert seen.shape == picture.shape and seen.dtype == np.uint8
     np.testing.assert_allclose(seen[0, 0], 0.55 * LOW, atol=1)
     np.testing.assert_allclose(seen[-1, 0], 0.55 * HIGH, atol=1)
+
+
+def test_the_row_of_a_query_says_its_similarities(make_model, tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"{i}.png" for i in range(6)]
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (48, 18, 3), dtype=np.uint8)).save(tmp_path / name)
+    model = make_model().eval()
+    emb, mirrored = embed(model, read_images([tmp_path / name for name in names], 32))
+    people = [np.array(values) for values in (names, list("aabbcc"), list("121212"), names)]
+    images = Embedded(emb, mirrored, *people)
+    ranking = rank_gallery(images.take(np.array([0])), images.take(np.arange(1, 6)))
+    row = explained_row(model, ranking, 0, "tiny", tmp_path, k=3)
+    nearest = np.sort(emb[1:] @ emb[0])[::-1][:3]
+    assert [label.splitlines()[0] for label in row.labels] == [f"cos {v:.2f}" for v in nearest]
+    assert [picture.shape for picture in row.gallery] == [(48, 18, 3)] * 3
+    assert row.title.startswith("tiny: AP ") and len(row.right) == 3

@@ -16,6 +16,7 @@ from reidlib.figures import (
     cmc_curves,
     learning_curves,
     protocol_gap,
+    score_dots,
 )
 from reidlib.style import VARIANT_COLOURS, save_figure
 
@@ -244,3 +245,29 @@ def test_a_failing_save_leaves_the_old_files(scores, tmp_path, monkeypatch, fail
 def test_only_png_is_saved(scores, tmp_path):
     with pytest.raises(ValueError, match="gap.pdf"):
         save_figure(protocol_gap(scores), tmp_path / "gap.pdf")
+
+
+def test_score_dots_show_every_value_with_its_interval():
+    frame = pd.DataFrame([{"row": row, "measure": measure, "value": 0.5 + 0.1 * i, "low": 0.4,
+                           "high": 0.95} for i, row in enumerate(("baseline", "best"))
+                          for measure in ("the paper's rules", "standard")])
+    fig = score_dots(frame, "measure", published=0.975)
+    ax, = fig.axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["the paper's rules", "standard"]
+    assert sorted(text.get_text() for text in ax.texts) == ["50", "50", "60", "60"]
+    lines = [path.vertices[:, 1].tolist() for lines in ax.collections for path in lines.get_paths()]
+    assert lines == [[0.4, 0.95]] * 4
+    names = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert names == ["baseline", "best", "published"]
+    with pytest.raises(ValueError, match="more than one row"):
+        score_dots(pd.concat([frame, frame]), "measure")
+
+
+def test_intervals_are_drawn_over_the_bars_of_their_row():
+    scores = pd.DataFrame({"row": ["baseline"], "protocol": "standard", "seed": 0, "mAP": 0.5,
+                           "rank1": 0.6})
+    ends = pd.DataFrame({"row": ["baseline"], "protocol": "standard", "low": 0.4, "high": 0.7})
+    fig = ablation_bars(scores, intervals=ends)
+    drawn = [line.get_xdata().tolist() for line in fig.axes[0].lines if len(line.get_xdata()) == 2]
+    assert [0.4, 0.7] in drawn
+    assert "95 % interval of mAP" in [t.get_text() for t in fig.legends[0].get_texts()]

@@ -133,3 +133,17 @@ def test_the_papers_numbers_are_those_of_the_paper():
 def test_markdown_table():
     table = pd.DataFrame({"model": ["a"], "mAP": [0.5]})
     assert results.to_markdown(table) == "| model | mAP |\n| :-- | --: |\n| a | 0.5 |"
+
+
+def test_forgotten_runs_leave_checkpoints_and_everything_else(tmp_path):
+    workspace = Workspace("smoke", tmp_path)
+    kept = [workspace.reports / "study.json", workspace.artifacts / "images" / "train.npy",
+            workspace.artifacts / "best-s0-12345678" / "checkpoint.pt"]
+    gone = [workspace.runs / "best-s0" / "run.json", workspace.reports / "crowd/best-s0/run.json",
+            workspace.artifacts / "baseline-s0-12345678" / "run.json",
+            workspace.artifacts / "baseline-s0-12345678" / "weights.safetensors"]
+    for path in kept + gone:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    results.forget_runs(workspace)
+    assert all(path.is_file() for path in kept) and not any(path.exists() for path in gone)
