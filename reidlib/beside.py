@@ -7,10 +7,11 @@ not whole yet, is None.
 
 import pandas as pd
 
-from reidlib.config import MODELS, Study, TrainConfig, Variant
+from reidlib.config import MODELS, TrainConfig, Variant
 from reidlib.intervals import interval
 from reidlib.paths import Workspace
 from reidlib.results import collect_runs, percent, read_run, read_study, read_tables
+from reidlib.studies import Study
 from reidlib.tables import COMPARED, cut, query_rows, steps
 
 HOW = "with `make paper`"

@@ -1,19 +1,13 @@
-"""What is run: a run is one frozen dataclass, a preset its differences, a study one file."""
+"""What is run: a run is one frozen dataclass, a preset its differences from the baseline."""
 
 import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
-
-from reidlib.paths import ROOT
-
-PARAMS = ROOT / "notebooks" / "params"
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -60,9 +54,9 @@ class TrainConfig:
     deterministic: bool = False       # only algorithms that give the same bits again, on CUDA too
 
     def __post_init__(self):
-        _check_choice("feature", self.feature, ("mixed", "local", "neck"))
-        _check_choice("schedule", self.schedule, ("blockwise", "end-to-end"))
-        _check_choice("precision", self.precision, PRECISIONS)
+        check_choice("feature", self.feature, ("mixed", "local", "neck"))
+        check_choice("schedule", self.schedule, ("blockwise", "end-to-end"))
+        check_choice("precision", self.precision, PRECISIONS)
         for name in ("image_size", "release_every", "lr", "backbone_lr", "am_scale", "accumulate",
                      "layer_decay"):
             if not getattr(self, name) > 0:
@@ -195,7 +189,7 @@ def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None 
     ``candidates``: further presets, of the study.
     """
     presets = {**PRESETS, **(candidates or {})}
-    _check_choice("preset", preset, presets)
+    check_choice("preset", preset, presets)
     overrides = _checked(overrides or {})
     for key in sorted(set(IDEAS) & set(overrides)):
         raise ValueError(f"{key} is what the presets differ in, so a study cannot set it for all "
@@ -225,80 +219,6 @@ def _as_declared(key: str, value: Any) -> Any:
     raise ValueError(f"{key} is {value!r}; expected {names}")
 
 
-@dataclass(frozen=True)
-class Study:
-    """One data set with one parameter file ``notebooks/params/<name>.yaml``."""
-
-    name: str
-    dataset: str                       # "synthetic", "pku-reid", "market1501" or a CSV file
-    seeds: tuple[int, ...]
-    train: Mapping[str, Any] = field(default_factory=dict)      # TrainConfig differences
-    synthetic: Mapping[str, Any] = field(default_factory=dict)  # SyntheticSpec differences
-    perplexity: float = 15.0           # t-SNE
-    shows_people: bool = True          # figures of images stay out of git
-    checksum: str = ""                 # of the data; 01_data fills it in
-    # a study beside another, run without notebooks: see reidlib.runs
-    presets: tuple[str, ...] = ()      # what is run; () where the notebooks say it
-    candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # presets of its own
-    folds: int = 0                     # identity cross-validation, see reidlib.folds.deal
-    fold: int | None = None            # one of them alone; nothing: each
-    people: str = "all"                # who is dealt to the folds: "all" or "train"
-
-    def config(self, preset: str, seed: int) -> TrainConfig:
-        return make_config(preset, seed, self.train, self.candidates)
-
-
-KINDS = {
-    **dict.fromkeys(("train", "synthetic", "candidates"), ((dict,), "`key: value` lines")),
-    "perplexity": ((float, int), "a number"), "presets": ((list,), "a list of presets"),
-    **dict.fromkeys(("folds", "fold"), ((int,), "a whole number")),
-}
-
-
-def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = None,
-               params: Path = PARAMS) -> Study:
-    """Read ``<params>/<name>.yaml``; ``epochs`` and ``seeds`` replace the file's values.
-
-    Raises:
-        ValueError: unknown study, key or value; the message lists what is known.
-    """
-    path = params / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in params.glob("*.yaml")))
-        raise ValueError(f"unknown study {name!r}: no {path.name} in {params}; known: {known}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name} is no YAML: {error}") from error
-    if not isinstance(values, dict) or not isinstance(values.get("dataset"), str):
-        raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset: name`")
-    check_keys(f"key in {path.name}", values, Study, but=("name", "checksum"))
-    for key, (kinds, words) in KINDS.items():
-        if type(values.get(key, kinds[0]())) not in kinds:
-            raise ValueError(f"{path.name}: {key} is {values[key]!r}; expected {words}")
-    for candidate, changes in values.get("candidates", {}).items():
-        if not isinstance(changes, dict) or candidate in PRESETS:
-            raise ValueError(f"{path.name}: candidate {candidate} is {changes!r}; expected a name that "
-                             "no preset has, and `key: value` lines")
-    _check_choice(f"people in {path.name}", values.get("people", "all"), ("all", "train"))
-    if seeds is not None:
-        values["seeds"] = seeds
-    study = Study(name=name, **{**values, "seeds": _check_seeds(values.get("seeds", [0, 1, 2])),
-                                "presets": tuple(values.get("presets", ()))})
-    if epochs is not None:
-        study = replace(study, train={**study.train, "epochs": epochs})
-    for preset in (*PRESETS, *study.candidates, *study.presets):
-        study.config(preset, study.seeds[0])
-    return study
-
-
-def _check_seeds(seeds: Any) -> tuple[int, ...]:
-    whole = isinstance(seeds, list | tuple) and all(type(seed) is int for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds are {seeds}; expected different whole numbers, at least one")
-    return tuple(seeds)
-
-
 def check_keys(what: str, given: Mapping[str, Any], cls: type, but: Iterable[str] = ()) -> None:
     """ValueError, naming the key and what is known, for one that is no field of ``cls``."""
     known = [f.name for f in fields(cls) if f.name not in but]
@@ -307,7 +227,7 @@ def check_keys(what: str, given: Mapping[str, Any], cls: type, but: Iterable[str
             raise ValueError(_unknown(what, key, known))
 
 
-def _check_choice(what: str, value: str, known: Iterable[str]) -> None:
+def check_choice(what: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise ValueError(_unknown(what, value, known))
 

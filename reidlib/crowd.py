@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from reidlib import models, repro
-from reidlib.config import MODELS, Variant, load_study
+from reidlib.config import MODELS, Variant
 from reidlib.experiment import Experiment
 from reidlib.images import decode
 from reidlib.manifest import Dataset
@@ -23,6 +23,7 @@ from reidlib.readers import read_dataset
 from reidlib.results import read_run, write_run
 from reidlib.retrieval import Embedded, embed_people, pool
 from reidlib.scoring import evaluate
+from reidlib.studies import load_study
 
 SIZES = (0, 1_000)  # strangers; then all of them
 BLOCK = 512         # images decoded at a time: 77 MB at 224 pixels

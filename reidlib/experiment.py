@@ -19,7 +19,7 @@ from torch import Tensor
 from reidlib import repro
 from reidlib.audit import check_scorable
 from reidlib.composition import model_arguments, train
-from reidlib.config import PRESETS, Study, TrainConfig, check_keys, load_study
+from reidlib.config import PRESETS, TrainConfig, check_keys
 from reidlib.drawing import SyntheticSpec
 from reidlib.folds import deal
 from reidlib.images import load_picture, open_images
@@ -42,6 +42,7 @@ from reidlib.results import (
 )
 from reidlib.retrieval import FLIPS, Embedded, Ranking, embed_people, rank_gallery
 from reidlib.scoring import evaluate, true_positive_rates
+from reidlib.studies import Study, load_study
 from reidlib.synthetic import write_dataset
 
 RULES = {"protocols": [asdict(protocol) for protocol in PROTOCOLS.values()],

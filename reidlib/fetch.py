@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from reidlib.audit import check_scorable
-from reidlib.config import PARAMS, load_study
 from reidlib.manifest import Dataset
 from reidlib.paths import data_root
 from reidlib.progress import say
 from reidlib.readers import KNOWN, check_counts, read_dataset, read_pku_reid
+from reidlib.studies import PARAMS, load_study
 
 PKU_URL = "https://github.com/aditi184/Person_Re-Identification"
 PKU_COMMIT = "854c7f2"

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from reidlib import beside
-from reidlib.config import LADDER, MODELS, SINGLES, VARIANTS, Study
+from reidlib.config import LADDER, MODELS, SINGLES, VARIANTS
 from reidlib.intervals import interval
 from reidlib.paths import Workspace
 from reidlib.results import collect_runs, paper_scores, read_study
+from reidlib.studies import Study
 from reidlib.tables import cut, headline, query_rows, steps
 
 PRESETS_IN_REPORT = tuple(dict.fromkeys(v.preset for v in (*VARIANTS, *SINGLES)))

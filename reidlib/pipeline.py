@@ -14,11 +14,11 @@ from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
-from reidlib.config import load_study
 from reidlib.paths import ROOT, Workspace, whole_file, write_text
 from reidlib.progress import say
 from reidlib.repro import pick_device
 from reidlib.results import forget_runs
+from reidlib.studies import load_study
 
 # nbconvert's page without the scripts that it would load from the network, with the pictures'
 # descriptions, at a reader's width

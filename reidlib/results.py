@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlib.config import VARIANTS, Study, Variant
+from reidlib.config import VARIANTS, Variant
 from reidlib.paths import Workspace, whole_file, write_csv, write_text
+from reidlib.studies import Study
 
 RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
 VALUES = ["AP", "INP", "first_hit", "rank1", "rank5", "rank10"]  # of one query

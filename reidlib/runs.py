@@ -8,11 +8,11 @@ from pathlib import Path
 
 import joblib
 
-from reidlib.config import Study, load_study
 from reidlib.experiment import Experiment, prepare_study
 from reidlib.paths import ROOT, Workspace
 from reidlib.progress import say
 from reidlib.results import forget_runs
+from reidlib.studies import Study, load_study
 
 
 def parts(study: Study, root: Path) -> list[tuple[Study, Workspace]]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reidlib.config import MODELS, Study
+from reidlib.config import MODELS
 from reidlib.intervals import Comparison, compare, interval, verdict
 from reidlib.results import by_variant, paper_scores, percent, score_table
+from reidlib.studies import Study
 from reidlib.tables import SHOWN, cut, first_hits
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 import timm
 
-from reidlib.config import MODELS, load_study
+from reidlib.config import MODELS
 from reidlib.experiment import Experiment
 from reidlib.paths import ROOT, Workspace, whole_file, write_text
 from reidlib.progress import say
 from reidlib.results import percent, read_run, to_markdown
+from reidlib.studies import load_study
 from reidlib.tables import SHOWN, device_name
 from reidlib.verdicts import setting_of
 

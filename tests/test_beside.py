@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 
 from reidlib import beside, crowd, report, results, runs
-from reidlib.config import MODELS, load_study
+from reidlib.config import MODELS
 from reidlib.experiment import Experiment, prepare_study
 from reidlib.findings import PRESETS_IN_REPORT, Findings, overview
 from reidlib.manifest import Dataset
 from reidlib.paths import Workspace
 from reidlib.results import percent
 from reidlib.retrieval import Embedded
+from reidlib.studies import load_study
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 
 from reidlib import composition
 from reidlib.composition import hold_out, train, validation
-from reidlib.config import load_study
 from reidlib.retrieval import Embedded, embed, rank_gallery
+from reidlib.studies import load_study
 
 CPU = torch.device("cpu")
 

@@ -2,15 +2,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from reidlib.config import (
-    PARAMS,
-    PRESETS,
-    SINGLES,
-    VARIANTS,
-    TrainConfig,
-    load_study,
-    make_config,
-)
+from reidlib.config import PRESETS, SINGLES, VARIANTS, TrainConfig, make_config
+from reidlib.studies import PARAMS, load_study
 
 STUDIES = sorted(path.stem for path in PARAMS.glob("*.yaml"))
 

@@ -12,12 +12,13 @@ import torch
 
 from reidlib import checkpoints, experiment, models, report, results, tables, training, weights
 from reidlib.composition import build_model
-from reidlib.config import VARIANTS, load_study
+from reidlib.config import VARIANTS
 from reidlib.experiment import Experiment, prepare_study
 from reidlib.findings import PRESETS_IN_REPORT, load_records
 from reidlib.paths import Workspace
 from reidlib.protocols import PROTOCOLS
 from reidlib.retrieval import embed
+from reidlib.studies import load_study
 
 PRESETS = PRESETS_IN_REPORT
 

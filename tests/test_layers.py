@@ -10,6 +10,7 @@ from reidlib.paths import ROOT
 LAYERS = [
     "paths progress",
     "config repro protocols processes",
+    "studies",
     "manifest drawing images data models losses optimisation checkpoints metrics reranking style",
     "readers audit folds synthetic retrieval search training results intervals",
     "fetch figures matching tables",

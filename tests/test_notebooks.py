@@ -7,9 +7,9 @@ import nbformat
 import papermill
 import pytest
 
-from reidlib.config import load_study
 from reidlib.paths import ROOT
 from reidlib.pipeline import NOTEBOOKS
+from reidlib.studies import load_study
 
 PARAMETERS = {"study", "epochs", "seeds", "device", "workspace", "jobs"}
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

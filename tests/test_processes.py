@@ -14,11 +14,12 @@ import torch
 
 from reidlib import processes
 from reidlib.composition import build_model
-from reidlib.config import load_study, make_config
+from reidlib.config import make_config
 from reidlib.data import Batches, IdentitySampler, ShuffleSampler
 from reidlib.losses import ReidLoss
 from reidlib.optimisation import blockwise, make_optimiser
 from reidlib.paths import ROOT
+from reidlib.studies import load_study
 from reidlib.training import Recipe, fit
 
 CPU = torch.device("cpu")

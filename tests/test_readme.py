@@ -6,10 +6,11 @@ import shutil
 import pytest
 
 from reidlib import models
-from reidlib.config import TrainConfig, load_study, make_config
+from reidlib.config import TrainConfig, make_config
 from reidlib.drawing import SyntheticSpec
 from reidlib.paths import ROOT
 from reidlib.readers import read_dataset
+from reidlib.studies import load_study
 from reidlib.synthetic import write_dataset
 
 README = (ROOT / "README.md").read_text()

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from reidlib import results
-from reidlib.config import load_study
 from reidlib.paths import Workspace
+from reidlib.studies import load_study
 
 
 @pytest.fixture

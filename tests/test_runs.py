@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from reidlib import experiment, runs
-from reidlib.config import load_study
 from reidlib.paths import Workspace
 from reidlib.results import read_tables
+from reidlib.studies import load_study
 
 
 @pytest.fixture(scope="module")
