@@ -42,7 +42,8 @@ paper: $(ENV) ## all of STUDY: the report with both schedules, folds, selection 
 	for study in $(BESIDE); do $(PYTHON) -m reidlib.runs --study $$study $(WHERE) \
 	  $(if $(JOBS),--jobs $(JOBS)) $(if $(AGAIN),--again) || exit 1; done
 	$(REPORT) $(if $(AGAIN),--again)
-	$(PYTHON) -m reidlib.crowd --study $(STUDY) $(WHERE) || echo "going on without a crowd"
+	if [ -e "$${REIDLIB_DATA:-data}/market1501" ]; then $(PYTHON) -m reidlib.crowd --study $(STUDY) \
+	  $(WHERE); else echo "no Market-1501, so no crowd: data/README.md says how to get it"; fi
 	$(REPORT)
 
 weights: $(ENV) ## write the trained models of STUDY with model cards into artifacts/STUDY/weights

@@ -1,42 +1,42 @@
 """What stands beside a study: another schedule, identity folds, a crowd, the choice of `best`.
 
 Each is a study of its own, ``<study>-blockwise``, ``-folds`` and ``-selection``, run by
-``reidlib.runs``, or the folder ``crowd`` that ``reidlib.crowd`` writes. One that is not there, or
-not whole yet, is None.
+``reidlib.runs``, or the folder ``crowd`` that ``reidlib.crowd`` writes. One that is not there is
+None; one that is not whole is an error that says what is missing.
 """
+
+from dataclasses import replace
 
 import pandas as pd
 
-from reidlib.config import MODELS, TrainConfig, Variant
+from reidlib.config import MODELS, Variant
 from reidlib.intervals import interval
 from reidlib.paths import Workspace
 from reidlib.results import collect_runs, percent, read_run, read_study, read_tables
 from reidlib.studies import Study
 from reidlib.tables import COMPARED, cut, query_rows, steps
 
-HOW = "with `make paper`"
-
 
 def records_of(workspace: Workspace, name: str) -> list[dict] | None:
-    """All records of the study ``<study>-<name>``, fold after fold."""
-    beside = Workspace(f"{workspace.study}-{name}", workspace.root)
-    found = sorted(beside.reports.glob("**/study.json"))
-    try:
-        records = []
-        for path in found:
-            part = Workspace(path.parent.relative_to(workspace.root / "reports").as_posix(),
-                             workspace.root)
-            study = read_study(part)
-            records += collect_runs(study, part, (*study.presets, *study.candidates), HOW)
-    except FileNotFoundError:
-        return None
-    return records or None
+    """All records of the study ``<study>-<name>``, fold after fold; None where there is none.
 
-
-def folds(workspace: Workspace) -> pd.DataFrame | None:
-    """Per-query scores of the compared models, pooled over the identity folds."""
-    records = records_of(workspace, "folds")
-    return None if records is None else query_rows(records, MODELS)
+    Raises:
+        FileNotFoundError: some run or fold is missing, or is of another configuration.
+    """
+    whole = f"{workspace.study}-{name}"
+    parts = [Workspace(whole, workspace.root)]
+    first = Workspace(f"{whole}/0", workspace.root)
+    if not (parts[0].reports / "study.json").is_file():
+        if not (first.reports / "study.json").is_file():
+            return None
+        parts = [Workspace(f"{whole}/{fold}", workspace.root)
+                 for fold in range(read_study(first).folds)]
+    studies = [read_study(part) for part in parts]
+    if len({str(replace(study, fold=None, checksum="")) for study in studies}) > 1:
+        raise FileNotFoundError(f"the folds of {whole} are of different studies")
+    how = f"python -m reidlib.runs --study {whole}"
+    return [record for study, part in zip(studies, parts, strict=True)
+            for record in collect_runs(study, part, (*study.presets, *study.candidates), how)]
 
 
 def folds_table(queries: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +47,8 @@ def folds_table(queries: pd.DataFrame) -> pd.DataFrame:
         scored = own.dropna(subset="AP")
         found = {name: interval(own, score) for name, score in (("mAP", "mAP"),
                                                                 ("rank-1", "rank1"))}
-        lines.append({"model": label, "people": scored["id"].nunique(), "queries": len(scored),
+        lines.append({"model": label, "people": scored["id"].nunique(),
+                      "queries": scored["path"].nunique(),
                       **{name: percent(f.value, f.std, ends=(f.low, f.high))
                          for name, f in found.items()}})
     return pd.DataFrame(lines)
@@ -72,7 +73,7 @@ def schedules_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def selection_table(records: list[dict]) -> pd.DataFrame:
-    """One line a candidate, best first: what it changes, its mAP by flip, against the first one.
+    """One line a candidate, best first: what it changes, its mAP by flip, against the first run.
 
     The score is that of ``standard-all`` on held-out training people.
     """
@@ -80,20 +81,20 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
     by_flip = {flip: query_rows(records, [Variant(name, name, flip) for name in names])
                for flip in ("none", "query", "both")}
     changes = steps(by_flip["none"], against=names[0]).set_index("row")
+    runs = {name: [r for r in records if r["preset"] == name] for name in names}
     lines = []
-    for record in records:
-        name = record["preset"]
+    for name, own in runs.items():
         change = changes.loc[name] if name in changes.index else None
         lines.append({
-            "candidate": name, "changes": _changes(record, records[0]),
+            "candidate": name, "changes": _changes(own[0], runs[names[0]][0]),
             **{f"mAP, flip {flip}": percent(interval(cut(rows, name, "standard-all")).value)
                for flip, rows in by_flip.items()},
-            "against the first": "–" if change is None else percent(
+            f"against {names[0]}": "–" if change is None else percent(
                 change["difference"], signed=True, ends=(change["low"], change["high"])),
             "verdict": "–" if change is None else change["verdict"],
-            "minutes": f"{record['cost']['train_seconds'] / 60:.1f}"})
+            "minutes": f"{sum(r['cost']['train_seconds'] for r in own) / 60:.1f}"})
     table = pd.DataFrame(lines)
-    order = table["mAP, flip none"].astype(float).sort_values(ascending=False, kind="stable")
+    order = table["mAP, flip both"].astype(float).sort_values(ascending=False, kind="stable")
     return table.loc[order.index].reset_index(drop=True)
 
 
@@ -105,19 +106,23 @@ def _changes(record: dict, first: dict) -> str:
 
 
 def crowd(workspace: Workspace, study: Study) -> list[dict] | None:
-    """Records of the crowd, of the runs as they are now; None unless all compared models did."""
-    found = []
-    for model in MODELS:
-        for seed in study.seeds:
-            folder = workspace.reports / "crowd" / f"{model.preset}-s{seed}"
-            if not (folder / "run.json").is_file():
-                continue
-            record = read_run(folder)
-            config: TrainConfig = study.config(model.preset, seed)
-            if record["fingerprint"] == config.fingerprint(study.checksum):
-                found.append(record)
-    whole = {record["preset"] for record in found} == {model.preset for model in MODELS}
-    return found if whole else None
+    """Records of the crowd before which all compared models stood; None where there is none.
+
+    Raises:
+        FileNotFoundError: a model is missing, or stood before others or with another configuration.
+    """
+    folders = {model: workspace.reports / "crowd" / f"{model.preset}-s{study.seeds[0]}"
+               for model in MODELS}
+    if not any((folder / "run.json").is_file() for folder in folders.values()):
+        return None
+    found = [read_run(folder) for folder in folders.values() if (folder / "run.json").is_file()]
+    current = [study.config(r["preset"], r["seed"]).fingerprint(study.checksum) == r["fingerprint"]
+               for r in found]
+    crowds = {r["strangers"]["checksum"] for r in found}
+    if len(found) < len(MODELS) or not all(current) or len(crowds) > 1:
+        raise FileNotFoundError(f"python -m reidlib.crowd --study {workspace.study} has not run "
+                                "for all compared models as they are now")
+    return found
 
 
 def crowd_scores(records: list[dict]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from reidlib.images import decode
 from reidlib.manifest import Dataset
 from reidlib.paths import ROOT, Workspace
 from reidlib.progress import bar, say
+from reidlib.protocols import get_protocol
 from reidlib.readers import read_dataset
 from reidlib.results import read_run, write_run
 from reidlib.retrieval import Embedded, embed_people, pool
@@ -30,9 +31,9 @@ BLOCK = 512         # images decoded at a time: 77 MB at 224 pixels
 
 
 def strangers(name: str) -> Dataset:
-    """The people of a data set whom no model of this study was trained on: its training images."""
+    """The people of a data set that the study is not about: its training images."""
     found = read_dataset(name)
-    everybody = found.name.endswith("-dev")  # cut from a training folder as a whole
+    everybody = found.name == "market1501-dev"  # cut from the training folder as a whole
     people = found.manifest if everybody else found.manifest[found.manifest["split"] == "train"]
     return Dataset(found.name, found.root, people.assign(id=f"{found.name} " + people["id"])
                    .reset_index(drop=True))
@@ -70,12 +71,19 @@ def embed_strangers(model: nn.Module, people: Dataset, name: str) -> Embedded:
 
 
 def run(lab: Experiment, people: Dataset, model: Variant, seed: int) -> dict:
-    """The record of one finished run before this crowd; found again where it is there already."""
+    """The record of one run before this crowd; found again where it is there already.
+
+    The run is trained now if it is not finished. Raises ValueError for a crowd of its own data.
+    """
+    if people.root == lab.dataset.root:
+        raise ValueError(f"strangers from {people.name}, but study {lab.study.name!r} was trained "
+                         "on it; choose another data set")
     run_id = f"{model.preset}-s{seed}"
     folder = lab.workspace.reports / "crowd" / run_id
     fingerprint = lab.study.config(model.preset, seed).fingerprint(lab.dataset.checksum)
     key = {"run_id": run_id, "preset": model.preset, "seed": seed, "flip": model.flip,
-           "fingerprint": fingerprint, "protocol": "standard",
+           "fingerprint": fingerprint, "protocol": asdict(get_protocol("standard")),
+           "sizes": list(SIZES),
            "strangers": {"name": people.name, "checksum": people.checksum,
                          "images": len(people.manifest),
                          "identities": people.manifest["id"].nunique()}}
@@ -98,14 +106,12 @@ def run(lab: Experiment, people: Dataset, model: Variant, seed: int) -> dict:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: the models that are compared everywhere, in some seeds of a study."""
+    """Command line: the models that are compared everywhere, in a study's first seed."""
     parser = argparse.ArgumentParser(prog="python -m reidlib.crowd", description=__doc__)
     parser.add_argument("--study", required=True, help="a file of notebooks/params, without .yaml; "
                         "its notebook 01_data has been run")
     parser.add_argument("--strangers", default="market1501", help="data set whose training images "
                         "are added (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=1, help="so many of the study's "
-                        "(default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--workspace", type=Path, default=ROOT, help="default: this repository")
     args = parser.parse_args(argv)
@@ -113,9 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_study(args.study)
         lab = Experiment(Workspace(args.study, args.workspace.resolve()), args.device)
         people = strangers(args.strangers)
-        for seed in lab.study.seeds[:args.seeds]:
-            for model in MODELS:
-                run(lab, people, model, seed)
+        for model in MODELS:
+            run(lab, people, model, lab.study.seeds[0])
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

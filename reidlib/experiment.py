@@ -19,7 +19,7 @@ from torch import Tensor
 from reidlib import repro
 from reidlib.audit import check_scorable
 from reidlib.composition import model_arguments, train
-from reidlib.config import PRESETS, TrainConfig, check_keys
+from reidlib.config import PRESETS, VARIANTS, TrainConfig, check_keys
 from reidlib.drawing import SyntheticSpec
 from reidlib.folds import deal
 from reidlib.images import load_picture, open_images
@@ -33,6 +33,7 @@ from reidlib.protocols import PROTOCOLS
 from reidlib.readers import locate, read_dataset
 from reidlib.results import (
     RUN_FILES,
+    percent,
     publish_run,
     read_run,
     read_study,
@@ -47,6 +48,13 @@ from reidlib.synthetic import write_dataset
 
 RULES = {"protocols": [asdict(protocol) for protocol in PROTOCOLS.values()],
          "reranking": dict(zip(("k1", "k2", "lambda"), RERANKING, strict=True))}
+RERANKED_FLIPS = tuple(dict.fromkeys(v.flip for v in VARIANTS if v.reranked))
+
+
+def _largest_gap(run: dict, other: dict) -> float:
+    """The largest difference of mAP between two records of one configuration."""
+    return max(abs(a["mAP"] - b["mAP"]) for a, b in zip(run["scores"], other["scores"],
+                                                         strict=True))
 
 
 def _same_rules(record: dict) -> bool:
@@ -61,8 +69,11 @@ def prepare_study(study: Study, workspace: Workspace) -> Dataset:
         check_keys("parameter of the drawings", study.synthetic, SyntheticSpec)
         write_dataset(root, SyntheticSpec(**study.synthetic))
     dataset = read_dataset(study.dataset, root)
+    if study.folds and study.fold is None:
+        raise ValueError(f"study {study.name!r} is dealt to {study.folds} folds, each of which is "
+                         f"a study: python -m reidlib.runs --study {study.name} runs them all")
     if study.folds:
-        dealt = deal(dataset.manifest, study.folds, study.fold or 0, study.people)
+        dealt = deal(dataset.manifest, study.folds, study.fold, study.people)
         dataset = replace(dataset, manifest=dealt)
     check_scorable(dataset.manifest)
     n_gallery = int(dataset.counts().loc["gallery", "images"])
@@ -172,10 +183,16 @@ class Experiment:
                                         f"notebook {notebook} first")
             say(f"{config.run_id}: its record is here, its weights are not: trained again for them")
             self._train(config, folder)
+            gap = _largest_gap(read_run(folder), read_run(self.workspace.runs / config.run_id))
+            say(f"{config.run_id}: trained again, its mAP is within {percent(gap)} points of the "
+                "record's, which stays")
         return folder
 
-    def _published(self, config: TrainConfig) -> bool:
+    def finished(self, preset: str, seed: int) -> bool:
         """Is this very run among the reports, whole and scored by today's rules?"""
+        return self._published(self.study.config(preset, seed))
+
+    def _published(self, config: TrainConfig) -> bool:
         target = self.workspace.runs / config.run_id
         if not all((target / name).is_file() for name in RUN_FILES):
             return False
@@ -224,7 +241,8 @@ class Experiment:
         query, gallery = (Embedded.load(folder / f"{split}.npz") for split in ("query", "gallery"))
         cuda = self.device if self.device.type == "cuda" else None
         protocols = ("standard-all",) if self.study.folds else tuple(PROTOCOLS)
-        scores, per_query, cmc = evaluate(query, gallery, protocols=protocols, device=cuda)
+        scores, per_query, cmc = evaluate(query, gallery, protocols=protocols, device=cuda,
+                                          reranked_flips=RERANKED_FLIPS)
         rates = [true_positive_rates(query, gallery, cosine(query, gallery, flip)).assign(flip=flip)
                  for flip in FLIPS]
         write_run(folder, {
@@ -265,7 +283,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "`accelerate launch -m reidlib.experiment ...` several processes, on one or more machines, "
         "work on it together.")
     parser.add_argument("--study", required=True, help="a file of notebooks/params, without .yaml")
-    parser.add_argument("--preset", required=True, choices=list(PRESETS))
+    parser.add_argument("--preset", required=True, help=", ".join(PRESETS) + ", or a candidate of "
+                        "the study")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--tracker", help="follow the training, such as tensorboard "
@@ -275,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     workspace = Workspace(args.study, args.workspace.resolve())
     try:
-        load_study(args.study)
+        load_study(args.study).config(args.preset, args.seed)
         device = repro.pick_device(args.device)
         make_accelerator(device)  # joins the processes, where there are several
         if is_main():
@@ -288,9 +307,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130  # as shells have it; training has said how to go on
     if is_main():
-        score = next(s for s in record["scores"] if s["protocol"] == "standard")
-        say(f"{record['run_id']}: standard mAP {score['mAP']:.3f}, rank-1 {score['rank1']:.3f}; "
-            f"record in {record['folder']}")
+        score = record["scores"][0]
+        say(f"{record['run_id']}: {score['protocol']} mAP {score['mAP']:.3f}, rank-1 "
+            f"{score['rank1']:.3f}; record in {record['folder']}")
     return 0
 
 

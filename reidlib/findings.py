@@ -1,6 +1,6 @@
 """What a study's runs, and the studies beside it, left: read once, as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -37,30 +37,54 @@ class Findings:
         self.against = {row: steps(models, against=row) for row in ("baseline", "improved")}
         self.alone = steps(query_rows(self.records, SINGLES), against="baseline")
         self.audit = pd.read_csv(workspace.tables / "audit.csv")
-        self.folds = beside.folds(workspace)
-        self.blockwise = beside.records_of(workspace, "blockwise")
-        self.selection = beside.records_of(workspace, "selection")
-        self.crowd = beside.crowd(workspace, self.study)
-        self.beside = {}
+        self.left_out: dict[str, str] = {}  # studies that are not whole, and why
+        records = {name: self._whole(name, lambda name=name: beside.records_of(workspace, name))
+                   for name in ("blockwise", "folds", "selection")}
+        self.beside = {name: found for name, found in records.items() if found}
+        self.folds = query_rows(records["folds"], MODELS) if records["folds"] else None
+        self.crowd = self._whole("crowd", lambda: beside.crowd(workspace, self.study))
+        self.tables = {}
         if self.folds is not None:
-            self.beside["folds"] = beside.folds_table(self.folds)
-        if self.blockwise:
-            ours = f"{self.records[-1]['config']['schedule']}, {self.epochs(self.records)} epochs"
-            theirs = f"blockwise, {self.epochs(self.blockwise)} epochs"
-            self.schedules = {ours: models, theirs: query_rows(self.blockwise, MODELS)}
-            self.beside["schedules"] = beside.schedules_scores(self.schedules)
-        if self.selection:
-            self.beside["selection"] = beside.selection_table(self.selection)
+            self.tables["folds"] = beside.folds_table(self.folds)
+        if records["blockwise"]:
+            self.schedules = {schedule(self.records): models,
+                              schedule(records["blockwise"]): query_rows(records["blockwise"],
+                                                                         MODELS)}
+            self.tables["schedules"] = beside.schedules_scores(self.schedules)
+        if records["selection"]:
+            self.tables["selection"] = beside.selection_table(records["selection"])
         if self.crowd:
-            self.beside["crowd"] = beside.crowd_scores(self.crowd)
+            self.tables["crowd"] = beside.crowd_scores(self.crowd)
+
+    def _whole(self, name: str, read: Callable[[], list[dict] | None]) -> list[dict] | None:
+        try:
+            return read()
+        except FileNotFoundError as error:
+            self.left_out[name] = str(error)
+            return None
+
+    @property
+    def everything(self) -> list[dict]:
+        """All records, of the study and of those beside it."""
+        return [*self.records, *(r for found in self.beside.values() for r in found)]
 
     @property
     def on_the_papers_data(self) -> bool:
         return self.records[0]["data"]["name"] in set(paper_scores()["dataset"])
 
-    @staticmethod
-    def epochs(records: Sequence[dict]) -> int:
-        return next(r for r in records if r["preset"] == "baseline")["config"]["epochs"]
+
+def epochs(records: Sequence[dict]) -> int:
+    """Epochs of the trained runs."""
+    return max(record["config"]["epochs"] for record in records)
+
+
+def schedule(records: Sequence[dict]) -> str:
+    """How the runs were trained, in a few words."""
+    config = records[-1]["config"]
+    words = f"{config['schedule']}, {epochs(records)} epochs"
+    if config["schedule"] == "blockwise":
+        words += f", a block every {config['release_every']}"
+    return words
 
 
 def overview(found: Findings) -> pd.DataFrame:
@@ -76,7 +100,8 @@ def overview(found: Findings) -> pd.DataFrame:
             if len(own):
                 lines.append({"row": label, "measure": measure, **interval(own)._asdict()})
     if found.folds is not None:
-        lines += [{"row": row, "measure": "standard, everybody in folds",
+        measure = f"standard, everybody in folds, {epochs(found.beside['folds'])} epochs"
+        lines += [{"row": row, "measure": measure,
                    **interval(cut(found.folds, row, "standard-all"))._asdict()}
                   for row in found.folds["row"].unique()]
     return pd.DataFrame(lines)

@@ -112,20 +112,20 @@ class LATransformer(nn.Module):
                  ) -> Float[Tensor, "batch parts width"]:
         """What retrieval compares part by part, before it is brought to unit length."""
         local, mixed = self.parts(tokens)
-        return self._chosen(local, mixed, self.classifiers.neck(mixed))
+        if self.feature == "neck":
+            return self.classifiers.neck(mixed)
+        return mixed if self.feature == "mixed" else local
 
     def forward(self, images: UInt8[Tensor, "batch 3 height width"]) -> ReidOutput:
         parts = self.parts(self.tokens(images))
         local, mixed = gather_rows(torch.stack(parts, 1)).unbind(1)
         neck = self.classifiers.neck(mixed)
-        return ReidOutput(self.classifiers(neck), self._embedding(self._chosen(local, mixed, neck)))
+        features = {"local": local, "mixed": mixed, "neck": neck}[self.feature]
+        return ReidOutput(self.classifiers(neck), self._embedding(features))
 
     def embed(self, images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Unit-length retrieval features, ``parts`` times the width of a part."""
         return self._embedding(self.features(self.tokens(images)))
-
-    def _chosen(self, local: Tensor, mixed: Tensor, neck: Tensor) -> Tensor:
-        return {"local": local, "mixed": mixed, "neck": neck}[self.feature]
 
     def _embedding(self, features: Tensor) -> Tensor:
         return normalize(features, dim=2).flatten(1) / self.grid ** 0.5

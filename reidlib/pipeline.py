@@ -76,23 +76,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="train finished runs anew")
     args = parser.parse_args(argv)
     try:
-        load_study(args.study, args.epochs, args.seeds)
+        study = load_study(args.study, args.epochs, args.seeds)
+        if study.folds or study.candidates:
+            raise ValueError(f"study {study.name!r} has no notebooks of its own: "
+                             f"python -m reidlib.runs --study {study.name}")
         pick_device(args.device)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     os.environ["REIDLIB_HEADLESS"] = "1"
     workspace = Workspace(args.study, args.workspace.resolve())
-    if args.again:
-        forget_runs(workspace)
     parameters = {"study": args.study, "epochs": args.epochs, "seeds": args.seeds,
                   "device": args.device}
     if workspace.root != ROOT:
         parameters["workspace"] = str(workspace.root)
-    return _run_all(workspace, parameters)
+    return _run_all(workspace, parameters, args.again)
 
 
-def _run_all(workspace: Workspace, parameters: dict) -> int:
+def _run_all(workspace: Workspace, parameters: dict, again: bool) -> int:
     executed = workspace.reports / "executed"
     for number, source in enumerate(NOTEBOOKS, 1):
         say(f"[{number}/{len(NOTEBOOKS)}] {source.stem}")
@@ -109,6 +110,8 @@ def _run_all(workspace: Workspace, parameters: dict) -> int:
                              "last epoch are kept, and make report goes on from there.\n")
             return 1
         say(f"      {time.perf_counter() - start:.0f} s")
+        if again and number == 1:  # the data is there and whole
+            forget_runs(workspace)
     write_html(executed / NOTEBOOKS[-1].name, workspace.reports / "report.html")
     say(f"report: {workspace.reports / 'report.html'} and report.md beside it")
     return 0

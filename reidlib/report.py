@@ -1,16 +1,15 @@
 """Findings -> pages: report.md, what the HTML report shows, the README's results."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from matplotlib import pyplot as plt
 
 from reidlib import beside
-from reidlib.config import MODELS
+from reidlib.config import MODELS, TrainConfig
 from reidlib.figures import score_dots
-from reidlib.findings import Findings, overview
+from reidlib.findings import Findings, epochs, overview, schedule
 from reidlib.paths import Workspace, csv_text, write_text
 from reidlib.results import (
     by_variant,
@@ -30,7 +29,15 @@ from reidlib.tables import (
     steps_table,
     verification,
 )
-from reidlib.verdicts import conclusions, gist, sampling_note, setting, setting_of, verdicts
+from reidlib.verdicts import (
+    conclusions,
+    gist,
+    sampling_note,
+    setting,
+    setting_of,
+    setting_of_folds,
+    verdicts,
+)
 
 README_STUDIES = ("synthetic", "pku-reid")
 
@@ -47,9 +54,21 @@ def write_report(workspace: Workspace) -> Path:
 
     Returns the path of ``report.md``.
     """
-    for name, text in render(workspace).items():
+    texts = render(workspace)
+    for name in stale(workspace, texts):
+        (workspace.reports / name).unlink()
+    for name, text in texts.items():
         write_text(workspace.reports / name, text)
     return workspace.reports / "report.md"
+
+
+def stale(workspace: Workspace, texts: dict[str, str]) -> list[str]:
+    """Tables and figures of studies beside this one that are no longer whole."""
+    tables = [f"tables/{name}.csv" for name in ("folds", "schedules", "selection", "crowd")]
+    gone = [name for name in tables if name not in texts]
+    gone += [f"figures/{name}.{kind}" for name in ("schedules", "crowd") for kind in ("png", "csv")
+             if f"tables/{name}.csv" not in texts]
+    return [name for name in gone if (workspace.reports / name).is_file()]
 
 
 def render(workspace: Workspace) -> dict[str, str]:
@@ -64,7 +83,7 @@ def render(workspace: Workspace) -> dict[str, str]:
                 "steps": found.steps, "alone": found.alone,
                 "intervals": every_interval(found.queries),
                 "verification": verification(found.records), "overview": overview(found),
-                **found.beside}
+                **found.tables}
     return {"report.md": "\n\n".join(part for part in sections if part) + "\n",
             "summary.md": summary(found),
             **{f"tables/{name}.csv": csv_text(content) for name, content in contents.items()}}
@@ -75,11 +94,11 @@ def draw(found: Findings) -> None:
     paper = paper_scores().set_index("row")
     claimed = paper.loc["+ flipped query", "mAP"] if found.on_the_papers_data else None
     drawn = {"overview": (overview(found), "measure", claimed)}
-    if found.blockwise:
-        scores = found.beside["schedules"]
+    if "schedules" in found.tables:
+        scores = found.tables["schedules"]
         drawn["schedules"] = scores[scores["protocol"] == "standard-all"], "schedule", None
     if found.crowd:
-        drawn["crowd"] = found.beside["crowd"], "strangers", None
+        drawn["crowd"] = found.tables["crowd"], "strangers", None
     for name, (scores, by, published) in drawn.items():
         fig = score_dots(scores, by, published)
         save_figure(fig, found.workspace.figures / f"{name}.png", scores)
@@ -121,25 +140,28 @@ def pages(found: Findings) -> dict[str, str]:
         "Each idea alone": to_markdown(steps_table(found.alone)),
         "Beyond the paper": "\n\n".join([BEST_NOTE, _best(found.against)]),
     }
-    if found.blockwise:
-        under = steps(found.schedules[list(found.schedules)[1]], against="baseline")
+    if "blockwise" in found.beside:
+        records_there = found.beside["blockwise"]
+        under = steps(found.schedules[schedule(records_there)], against="baseline")
         sections["Both schedules"] = "\n\n".join([
-            SCHEDULES_NOTE, to_markdown(beside.schedules_table(found.beside["schedules"])),
+            SCHEDULES_NOTE.format(PAPERS, ours=schedule(records_there)),
+            to_markdown(beside.schedules_table(found.tables["schedules"])),
             "The paper's schedule, improved against baseline:", to_markdown(steps_table(under)),
             "And under every protocol, mAP:",
-            to_markdown(every_protocol(found.blockwise, variants=MODELS))])
+            to_markdown(every_protocol(records_there, MODELS))])
     if found.folds is not None:
         models = {row: steps(found.folds, against=row) for row in ("baseline", "improved")}
         sections["Everybody tested by a stranger"] = "\n\n".join([
-            FOLDS_NOTE, to_markdown(found.beside["folds"]), _best(models)])
+            FOLDS_NOTE, setting_of_folds(found.beside["folds"]),
+            to_markdown(found.tables["folds"]), _best(models)])
     if found.crowd:
         crowd = found.crowd[0]["strangers"]
         sections["A crowd of strangers"] = "\n\n".join([
-            CROWD_NOTE.format(**crowd), to_markdown(beside.crowd_table(found.beside["crowd"]))])
-    if found.selection:
+            CROWD_NOTE.format(**crowd), to_markdown(beside.crowd_table(found.tables["crowd"]))])
+    if "selection" in found.beside:
         sections["How `best` was chosen"] = "\n\n".join([
-            SELECTION_NOTE, setting_of(found.selection[0]),
-            to_markdown(found.beside["selection"])])
+            SELECTION_NOTE, setting_of(found.beside["selection"][0]),
+            to_markdown(found.tables["selection"])])
     return {**sections,
         "The same embeddings under every protocol": "\n\n".join([
             "mAP, percent:", to_markdown(every_protocol(records)),
@@ -147,9 +169,9 @@ def pages(found: Findings) -> dict[str, str]:
         "Verification": f"{to_markdown(verification(records))}\n\n{VERIFICATION_NOTE}",
         "Figures": "",
         "The data": "\n".join(f"- {words}" for words in found.audit["words"]),
-        "Cost, hardware, versions": f"{_costs(found)}\n\n{environment(records)}",
+        "Cost, hardware, versions": f"{_costs(found)}\n\n{environment(found)}",
         "How to reproduce": f"```\n{command(found)}\n```",
-        "Limits": "\n".join(f"- {limit}" for limit in LIMITS),
+        "Limits": "\n".join(f"- {limit}" for limit in (*LIMITS, *_left_out(found))),
     }
 
 
@@ -165,13 +187,15 @@ def _copies(audit: pd.DataFrame) -> str:
                 if check == "query copies in gallery")
 
 
+def _left_out(found: Findings) -> list[str]:
+    return [f"Not shown: {name}, for {reason}." for name, reason in found.left_out.items()]
+
+
 def _costs(found: Findings) -> str:
-    parts = {found.study.name: found.records, **{
-        f"{found.study.name}-{name}": records for name, records in [
-            ("blockwise", found.blockwise), ("selection", found.selection),
-            ("folds", beside.records_of(found.workspace, "folds"))] if records}}
-    return to_markdown(pd.concat([cost(records).assign(study=name)
-                                  for name, records in parts.items()]))
+    parts = {"": found.records, **{f"-{name}": own for name, own in found.beside.items()}}
+    table = pd.concat([cost(own).assign(study=f"{found.study.name}{name}")
+                       for name, own in parts.items()])
+    return to_markdown(table)
 
 
 QUESTION = (
@@ -190,11 +214,12 @@ STEPS_NOTE = (
     "interval leaves 0 out; it speaks of other people with these trained models, not of other "
     "seeds. No correction for several comparisons.")
 BEST_NOTE = (
-    "`best` is a recipe of ours, chosen on training people alone. Re-ranking is another row, for "
-    "it changes the search and not the model.")
+    "`best` is a recipe of ours, chosen on the training people of PKU-Reid alone. Re-ranking is "
+    "another row, for it changes the search and not the model.")
+PAPERS = f"{TrainConfig().epochs} epochs, a block every {TrainConfig().release_every}"
 SCHEDULES_NOTE = (
     "The paper trains blockwise: all transformer blocks frozen at first, then released one after "
-    "the other from the end. The rows above train all blocks from the start. mAP, percent:")
+    "the other from the end ({}). Here: {ours}. mAP, percent:")
 FOLDS_NOTE = (
     "Identity cross-validation: the people of all splits are dealt to folds; each fold's people "
     "are tested by a model that was trained on the others, every image a query against all images "
@@ -204,14 +229,13 @@ FOLDS_NOTE = (
 CROWD_NOTE = (
     "Every test image asks the test gallery and strangers: training images of {name} "
     "({images:,} images of {identities:,} people), on whom nothing was trained. Under `standard`, "
-    "mAP in percent:")
+    "mAP in percent, one seed:")
 SELECTION_NOTE = (
     "Candidates, trained on some of the training people and scored on the others, each of their "
     "images a query (`standard-all`); the test people had no part in it. Percent. Differences are "
     "paired, with 95 % intervals over the held-out people; one seed, so that small ones are noise.")
 LIMITS = (
-    "A dozen test people decide little; a bootstrap over so few is too narrow.",
-    "Intervals are over people, not over data sets: one data set, two cameras, one place.",
+    "Intervals are over people, not over data sets, cameras or places.",
     "A verdict is for this backbone, schedule and number of epochs; larger backbones are one "
     "parameter away and were not run.",
     "Margins, scales and sampling are not in the paper; ours are in the configuration.",
@@ -241,11 +265,12 @@ FIGURES = {
 }
 
 
-def environment(records: Sequence[dict]) -> str:
-    """Versions, hardware and commit of the runs, each once."""
-    versions = {", ".join(f"{k} {v}" for k, v in r["cost"]["versions"].items()) for r in records}
-    commits = sorted({r["cost"]["commit"] for r in records})
-    devices = sorted({device_name(r) for r in records})
+def environment(found: Findings) -> str:
+    """Versions, hardware and commit of all runs, each once."""
+    costs = [r["cost"] for r in (*found.everything, *(found.crowd or []))]
+    versions = {", ".join(f"{k} {v}" for k, v in c["versions"].items()) for c in costs}
+    commits = sorted({c["commit"] for c in costs})
+    devices = sorted({device_name({"cost": c}) for c in costs})
     return (f"Hardware: {'; '.join(devices)}. Versions: {' / '.join(sorted(versions))}. "
             f"Commit: {', '.join(commits)}.")
 
@@ -253,7 +278,7 @@ def environment(records: Sequence[dict]) -> str:
 def command(found: Findings) -> str:
     """The command that makes these runs."""
     target = "paper" if found.beside else "report"
-    return (f"make {target} STUDY={found.study.name} EPOCHS={found.epochs(found.records)} "
+    return (f"make {target} STUDY={found.study.name} EPOCHS={epochs(found.records)} "
             f"SEEDS={','.join(map(str, found.study.seeds))} AGAIN=1")
 
 

@@ -44,6 +44,7 @@ def read_study(workspace: Workspace) -> Study:
 
 def write_run(folder: Path, record: dict, tables: dict[str, pd.DataFrame]) -> None:
     """Write a finished run: its tables, then ``run.json``, which says that all is there."""
+    (folder / "run.json").unlink(missing_ok=True)  # never an old record with new tables
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     write_json(folder / "run.json", record)
@@ -51,6 +52,7 @@ def write_run(folder: Path, record: dict, tables: dict[str, pd.DataFrame]) -> No
 
 def publish_run(folder: Path, target: Path) -> None:
     """Copy a run's record and tables to where the report reads them."""
+    (target / "run.json").unlink(missing_ok=True)
     for name in RUN_FILES:
         with whole_file(target / name) as partial:
             shutil.copyfile(folder / name, partial)
@@ -79,12 +81,12 @@ def read_run(folder: Path) -> dict:
 
 
 def collect_runs(study: Study, workspace: Workspace, presets: Iterable[str],
-                 notebook: str) -> list[dict]:
+                 maker: str) -> list[dict]:
     """The finished runs of the presets in all of the study's seeds.
 
     Raises:
         FileNotFoundError: one is missing, or was run with another configuration or on other
-            data than 01_data found; the message names ``notebook``, which makes it.
+            data than 01_data found; the message names ``maker``, the notebook or command to run.
     """
     records = []
     for preset in presets:
@@ -96,7 +98,7 @@ def collect_runs(study: Study, workspace: Workspace, presets: Iterable[str],
                 found = ("it is not there" if record is None else "it has another configuration"
                          if record["config"] != asdict(config) else "it was run on other data")
                 raise FileNotFoundError(f"run {config.run_id} is needed and {found}: "
-                                        f"run notebook {notebook} first")
+                                        f"run {maker} first")
             records.append(record)
     return records
 
@@ -176,4 +178,4 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def write_json(path: Path, value) -> None:
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

@@ -23,15 +23,27 @@ def parts(study: Study, root: Path) -> list[tuple[Study, Workspace]]:
             for fold in range(study.folds)]
 
 
-def run_all(study: Study, root: Path, device: str = "auto", jobs: int = 1) -> list[dict]:
-    """The records of a study's presets, in all seeds and folds; ``jobs`` runs at a time."""
+def run_all(study: Study, root: Path, device: str = "auto", jobs: int = 1,
+            again: bool = False) -> list[dict]:
+    """The records of a study's presets, in all seeds and folds; ``jobs`` runs at a time.
+
+    ``again``: forget the runs that are finished. Raises ValueError for a study that leaves to the
+    notebooks what is run.
+    """
+    presets = (*study.presets, *study.candidates)
+    if not presets:
+        raise ValueError(f"study {study.name!r} names no presets and no candidates; its notebooks "
+                         f"say what is run: make report STUDY={study.name}")
     labs = []
     for part, workspace in parts(study, root):
         prepare_study(part, workspace)
         labs.append(Experiment(workspace, device))
-        labs[-1].decode()
-    presets = (*study.presets, *study.candidates)
     say(f"{study.name}: {len(presets)} presets, {len(study.seeds)} seeds, {len(labs)} data splits")
+    for lab in labs:
+        if again:
+            forget_runs(lab.workspace)
+        if not all(lab.finished(preset, seed) for preset in presets for seed in study.seeds):
+            lab.decode()
     return joblib.Parallel(jobs)(joblib.delayed(lab.run)(preset, seed) for lab in labs
                                  for seed in study.seeds for preset in presets)
 
@@ -47,12 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="train finished runs anew")
     args = parser.parse_args(argv)
     try:
-        study, root = load_study(args.study), args.workspace.resolve()
-        if args.again:
-            for _, workspace in parts(study, root):
-                forget_runs(workspace)
-        run_all(study, root, args.device, args.jobs)
-    except (ValueError, FileNotFoundError, FloatingPointError, MemoryError) as error:
+        run_all(load_study(args.study), args.workspace.resolve(), args.device, args.jobs,
+                args.again)
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

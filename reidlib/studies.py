@@ -1,5 +1,6 @@
 """What is run together: a study is one data set with one parameter file."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ class Study:
         return make_config(preset, seed, self.train, self.candidates)
 
 
+# key of a study's file -> its types, and words for them
 KINDS = {
     **dict.fromkeys(("train", "synthetic", "candidates"), ((dict,), "`key: value` lines")),
     "perplexity": ((float, int), "a number"), "presets": ((list,), "a list of presets"),
@@ -62,13 +64,9 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
         raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset: name`")
     check_keys(f"key in {path.name}", values, Study, but=("name", "checksum"))
     for key, (kinds, words) in KINDS.items():
-        if type(values.get(key, kinds[0]())) not in kinds:
+        if key in values and type(values[key]) not in kinds:
             raise ValueError(f"{path.name}: {key} is {values[key]!r}; expected {words}")
-    for candidate, changes in values.get("candidates", {}).items():
-        if not isinstance(changes, dict) or candidate in PRESETS:
-            raise ValueError(f"{path.name}: candidate {candidate} is {changes!r}; expected a name "
-                             "that no preset has, and `key: value` lines")
-    check_choice(f"people in {path.name}", values.get("people", "all"), ("all", "train"))
+    _check_beside(values, path.name)
     if seeds is not None:
         values["seeds"] = seeds
     study = Study(name=name, **{**values, "seeds": _check_seeds(values.get("seeds", [0, 1, 2])),
@@ -78,6 +76,29 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     for preset in (*PRESETS, *study.candidates, *study.presets):
         study.config(preset, study.seeds[0])
     return study
+
+
+def _check_beside(values: dict[str, Any], file: str) -> None:
+    """What only studies beside another have: presets and candidates, folds."""
+    presets, candidates = values.get("presets", []), values.get("candidates", {})
+    for name in (*presets, *candidates):
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(f"{file}: {name!r} is no name of a preset or candidate; expected "
+                             "letters, digits, - and .")
+    if len(set(presets)) != len(presets):
+        raise ValueError(f"{file}: presets are {presets}; expected different ones")
+    for name, changes in candidates.items():
+        if not isinstance(changes, dict) or name in PRESETS or "image_size" in changes:
+            raise ValueError(f"{file}: candidate {name} is {changes!r}; expected a name that no "
+                             "preset has, and `key: value` lines, image_size not among them")
+    folds, fold, people = (values.get(name) for name in ("folds", "fold", "people"))
+    check_choice(f"people in {file}", people or "all", ("all", "train"))
+    if folds is None and (fold is not None or people is not None):
+        raise ValueError(f"{file}: fold is {fold} and people {people}, but there are no folds; set "
+                         "folds, or leave them out")
+    if folds is not None and (folds < 2 or fold is not None and not 0 <= fold < folds):
+        raise ValueError(f"{file}: folds is {folds} and fold {fold}; expected 2 folds or more, "
+                         "numbered from 0")
 
 
 def _check_seeds(seeds: Any) -> tuple[int, ...]:

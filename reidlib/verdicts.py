@@ -29,6 +29,14 @@ def setting_of(record: dict) -> str:
             f"training, {config['epochs']} epochs, {config['precision']}.")
 
 
+def setting_of_folds(records: Sequence[dict]) -> str:
+    """One sentence: how the models of a cross-validation were trained."""
+    folds, config = {r["data"]["checksum"] for r in records}, records[0]["config"]
+    seeds = {r["seed"] for r in records}
+    return (f"{len(folds)} folds, {config['schedule']} training, {config['epochs']} epochs, "
+            f"{config['precision']}, {len(seeds)} seed{'s' * (len(seeds) > 1)} a fold.")
+
+
 def verdicts(records: Sequence[dict], changes: pd.DataFrame) -> list[str]:
     """One sentence a row of the paper: does it reproduce, and what does the step add?
 

@@ -10,8 +10,10 @@ from reidlib.progress import say
 
 def differences(workspace: Workspace) -> list[str]:
     """The files of a study's report that its records would write otherwise, and where."""
-    found = []
-    for name, want in report.render(workspace).items():
+    texts = report.render(workspace)
+    found = [f"{workspace.reports.relative_to(workspace.root) / name}: no run says so any more"
+             for name in report.stale(workspace, texts)]
+    for name, want in texts.items():
         path = workspace.reports / name
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if text != want:
@@ -34,9 +36,13 @@ def _first(text: str, want: str) -> str:
 
 def main() -> int:
     """Command line; returns 1 where something differs."""
-    found = readme_differences()
-    for name in report.README_STUDIES:
-        found += differences(Workspace(name))
+    try:
+        found = readme_differences()
+        for name in report.README_STUDIES:
+            found += differences(Workspace(name))
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     for line in found:
         sys.stderr.write(f"differs: {line}\n")
     if found:

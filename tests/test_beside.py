@@ -7,20 +7,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reidlib import beside, crowd, report, results, runs
+from reidlib import beside, crowd, report, results, runs, verify
 from reidlib.config import MODELS
 from reidlib.experiment import Experiment, prepare_study
 from reidlib.findings import PRESETS_IN_REPORT, Findings, overview
+from reidlib.images import read_images
 from reidlib.manifest import Dataset
 from reidlib.paths import Workspace
 from reidlib.results import percent
-from reidlib.retrieval import Embedded
+from reidlib.retrieval import Embedded, embed
 from reidlib.studies import load_study
 
 
 @pytest.fixture(scope="module")
 def study():
     return load_study("smoke")
+
+
+def elsewhere(lab):
+    """Another path to the study's images: a crowd of a study's own data is refused."""
+    link = lab.workspace.root / "others"
+    if not link.exists():
+        link.symlink_to(lab.dataset.root)
+    return link
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +46,11 @@ def ws(study, tmp_path_factory):
               "blockwise": {"presets": models[:2], "train": {
                   **study.train, "schedule": "blockwise", "release_every": 1}},
               "selection": {"folds": 2, "fold": 0, "people": "train", "candidates": {
-                  "plain": {}, "smooth": {"label_smoothing": 0.2}}}}
+                  "plain": {}, "averaged": {"ema_decay": 0.5}}}}
     for name, changes in others.items():
         runs.run_all(replace(study, name=f"smoke-{name}", **changes), root, "cpu")
     people = lab.dataset.manifest.query("split == 'train'").reset_index(drop=True)
-    strangers = Dataset("others", lab.dataset.root, people.assign(id="others " + people["id"]))
+    strangers = Dataset("others", elsewhere(lab), people.assign(id="others " + people["id"]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crowd, "SIZES", (0, 10))
         for model in MODELS:
@@ -57,29 +66,30 @@ def found(ws):
 def test_folds_pool_everybody_once_a_model(found):
     assert found.folds.groupby("row", observed=True)["path"].agg(["size", "nunique"]).to_numpy(
         ).tolist() == [[160, 160]] * 3  # 10 people, 16 images each; copies of queries once
-    table = found.beside["folds"]
+    table = found.tables["folds"]
     assert table["people"].tolist() == [10] * 3 and table["queries"].tolist() == [160] * 3
     own = found.folds[found.folds["row"] == "best"]
     assert table["mAP"].iloc[2].startswith(percent(own["AP"].mean()) + " [")
 
 
 def test_schedules_stand_side_by_side(found):
-    table = beside.schedules_table(found.beside["schedules"])
-    assert table["schedule"].tolist() == ["end-to-end, 1 epochs"] * 3 + ["blockwise, 1 epochs"] * 2
+    table = beside.schedules_table(found.tables["schedules"])
+    assert table["schedule"].tolist() == [
+        "end-to-end, 1 epochs"] * 3 + ["blockwise, 1 epochs, a block every 1"] * 2
     assert table["model"].tolist() == ["baseline", "improved", "best", "baseline", "improved"]
-    record = next(r for r in found.blockwise if r["preset"] == "improved")
+    record = next(r for r in found.beside["blockwise"] if r["preset"] == "improved")
     score = next(s for s in record["scores"] if s["protocol"] == "standard"
                  and s["flip"] == "query" and not s["reranked"])
     assert table["standard"].iloc[4].startswith(percent(score["mAP"]) + " [")
 
 
 def test_selection_lists_every_candidate_best_first(found):
-    table = found.beside["selection"].set_index("candidate")
-    assert set(table.index) == {"plain", "smooth"}
-    assert table.loc["smooth", "changes"] == "label_smoothing 0.2"
-    assert table.loc["plain", "against the first"] == "–"
-    assert table["mAP, flip none"].astype(float).is_monotonic_decreasing
-    trained = {r["preset"]: r for r in found.selection}["plain"]
+    table = found.tables["selection"].set_index("candidate")
+    assert set(table.index) == {"plain", "averaged"}
+    assert table["changes"].to_dict() == {"plain": "–", "averaged": "ema_decay 0.5"}
+    assert table.loc["plain", "against plain"] == "–"
+    assert table["mAP, flip both"].astype(float).is_monotonic_decreasing
+    trained = {r["preset"]: r for r in found.beside["selection"]}["plain"]
     assert trained["data"]["counts"]["train"]["identities"] == 3  # of the study's 6
 
 
@@ -95,9 +105,9 @@ def test_crowd_against_plain_rankings(ws, found):
     pd.testing.assert_series_equal(alone.sort_index(), want.set_index("path")["AP"].sort_index())
     means = table.groupby("strangers")["AP"].mean()
     assert means.is_monotonic_decreasing and means[96] < means[0]
-    scores = found.beside["crowd"].set_index(["row", "strangers"])["value"]
+    scores = found.tables["crowd"].set_index(["row", "strangers"])["value"]
     assert scores["improved", 10] == pytest.approx(means[10])
-    assert beside.crowd_table(found.beside["crowd"]).columns.tolist() == [
+    assert beside.crowd_table(found.tables["crowd"]).columns.tolist() == [
         "model", "0 strangers", "10 strangers", "96 strangers"]
 
 
@@ -114,7 +124,7 @@ def test_overview_has_every_way_of_asking(found):
     table = overview(found)
     assert table["measure"].unique().tolist() == [
         "the paper's rules", "standard, the paper's queries", "standard, every test image",
-        "standard, everybody in folds"]
+        "standard, everybody in folds, 1 epochs"]
     assert set(table["row"]) == {"untrained", "baseline", "improved", "best"}
 
 
@@ -130,27 +140,63 @@ def test_pages_have_all_sections_and_figures_their_captions(ws, found):
     assert "96 images of 6 people" in page
 
 
-def test_what_is_not_whole_is_left_out(ws, tmp_path):
+def test_what_is_not_whole_is_left_out_and_the_page_says_so(ws, tmp_path):
     part = Workspace("smoke", tmp_path)
     shutil.copytree(ws.root / "reports", tmp_path / "reports")
+    report.write_report(part)
     shutil.rmtree(tmp_path / "reports/smoke-folds/1/runs/best-s0")
     shutil.rmtree(part.reports / "crowd" / "best-s0")
     shutil.rmtree(tmp_path / "reports/smoke-blockwise")
     found = Findings(part)
-    assert found.folds is None and found.crowd is None and found.blockwise is None
-    assert list(found.beside) == ["selection"]
-    assert "Both schedules" not in report.pages(found)
+    assert found.folds is None and found.crowd is None and list(found.beside) == ["selection"]
+    pages = report.pages(found)
+    assert "Both schedules" not in pages and "blockwise" not in pages["Limits"]
+    assert ("Not shown: folds, for run best-s0 is needed and it is not there: run python -m "
+            "reidlib.runs --study smoke-folds first") in pages["Limits"]
+    assert "Not shown: crowd, for python -m reidlib.crowd --study smoke" in pages["Limits"]
+    assert any("tables/folds.csv: no run says so" in line for line in verify.differences(part))
+    report.write_report(part)
+    assert not (part.tables / "folds.csv").exists() and not verify.differences(part)
+
+
+def test_folds_of_different_studies_are_not_pooled(ws, tmp_path):
+    part = Workspace("smoke", tmp_path)
+    shutil.copytree(ws.root / "reports", tmp_path / "reports")
+    other = Workspace("smoke-folds/1", tmp_path)
+    results.write_study(replace(results.read_study(other), train={"epochs": 9}), other)
+    with pytest.raises(FileNotFoundError, match="the folds of smoke-folds are of different"):
+        beside.records_of(part, "folds")
 
 
 def test_a_crowd_is_found_again_but_not_one_of_other_runs(ws, study, monkeypatch, capsys):
     lab = Experiment(ws, "cpu")
     people = lab.dataset.manifest.query("split == 'train'").reset_index(drop=True)
-    strangers = Dataset("others", lab.dataset.root, people.assign(id="others " + people["id"]))
+    strangers = Dataset("others", elsewhere(lab), people.assign(id="others " + people["id"]))
     monkeypatch.setattr(crowd, "embed_strangers", None)
     crowd.run(lab, strangers, MODELS[0], 0)
     assert "its crowd was there before" in capsys.readouterr().out
     changed = replace(lab.study, train={**study.train, "epochs": 2})
-    assert beside.crowd(ws, changed) is None
+    with pytest.raises(FileNotFoundError, match="has not run for all compared models as they are"):
+        beside.crowd(ws, changed)
+    with pytest.raises(ValueError, match="strangers from smoke, but study 'smoke' was trained"):
+        crowd.run(lab, replace(strangers, name="smoke", root=lab.dataset.root), MODELS[0], 0)
+
+
+def test_strangers_are_training_images_block_by_block(tmp_path, monkeypatch, make_model, study):
+    drawn = prepare_study(study, Workspace("smoke", tmp_path))
+    monkeypatch.setenv("REIDLIB_DATA", str(tmp_path))
+    drawn.root.rename(tmp_path / "mine")
+    drawn.manifest.to_csv(tmp_path / "mine" / "mine.csv", index=False)
+    people = crowd.strangers("mine/mine.csv")
+    train = drawn.manifest[drawn.manifest["split"] == "train"]
+    assert people.manifest["path"].tolist() == train["path"].tolist()
+    assert people.manifest["id"].tolist() == [f"mine {i}" for i in train["id"]]
+    model = make_model().eval()
+    monkeypatch.setattr(crowd, "BLOCK", 40)  # 96 images: the last block is short
+    found = crowd.embed_strangers(model, people, "strangers")
+    images = read_images([people.root / path for path in train["path"]], 32)
+    np.testing.assert_allclose(found.emb, embed(model, images)[0], atol=1e-5)
+    assert found.paths.tolist() == train["path"].tolist()
 
 
 def test_crowd_command_line_names_what_is_missing(ws, tmp_path, monkeypatch, capsys):

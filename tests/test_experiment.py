@@ -42,8 +42,9 @@ def lab(study, tmp_path_factory):
 def test_a_run_record_holds_what_a_reader_asks(lab):
     record = lab.run("baseline", 0)
     assert {(s["protocol"], s["flip"], s["reranked"]) for s in record["scores"]} == {
-        (p, f, r) for p in PROTOCOLS for f, r in (("none", False), ("query", False),
-                                                  ("both", False), ("query", True))
+        (p, f, r) for p in PROTOCOLS for f, r in (
+            ("none", False), ("query", False), ("both", False),
+            *((flip, True) for flip in experiment.RERANKED_FLIPS))
         if not (r and PROTOCOLS[p].every_image)}
     assert record["config"]["epochs"] == 2 and record["data"]["counts"]["query"]["images"] == 8
     assert record["protocols"][0]["name"] == "standard" and record["cost"]["versions"]["torch"]
@@ -247,7 +248,7 @@ def test_notebooks_out_of_order_name_the_one_to_run(lab, tmp_path, study):
     prepare_study(study, empty)
     with pytest.raises(FileNotFoundError, match="baseline-s0.*run notebook 02_baseline first"):
         Experiment(empty).embeddings("baseline", 0, "02_baseline")
-    with pytest.raises(FileNotFoundError, match="untrained-s0.*run notebook 02_baseline first"):
+    with pytest.raises(FileNotFoundError, match="untrained-s0.*run 02_baseline first"):
         load_records(empty)
 
 

@@ -62,7 +62,7 @@ def test_parameters_are_literals_and_known(path):
 
 @pytest.mark.parametrize("parameter, stems", [
     ("epochs", ["01_data"]), ("seeds", ["01_data"]),
-    ("device", ["02_baseline", "03_improved", "04_ablations"])])
+    ("device", ["02_baseline", "03_improved", "04_ablations", "05_tsne", "06_retrieval"])])
 def test_each_override_reaches_its_notebooks(parameter, stems):
     found = [p.stem for p in NOTEBOOKS if parameter in papermill.inspect_notebook(str(p))]
     assert found == stems

@@ -59,17 +59,17 @@ def test_runs_are_collected_in_all_seeds(study, workspace):
 
 
 def test_a_missing_or_other_run_names_its_notebook(study, workspace):
-    with pytest.raises(FileNotFoundError, match="baseline-s0.*not there: run notebook 02_base"):
+    with pytest.raises(FileNotFoundError, match="baseline-s0.*not there: run 02_base"):
         results.collect_runs(study, workspace, ["baseline"], "02_baseline")
     publish(study, workspace)
     longer = replace(study, train={**study.train, "epochs": 9})
-    with pytest.raises(FileNotFoundError, match="another configuration: run notebook 02_base"):
+    with pytest.raises(FileNotFoundError, match="another configuration: run 02_base"):
         results.collect_runs(longer, workspace, ["baseline"], "02_baseline")
 
 
 def test_a_run_on_other_data_is_not_taken_for_this_one(study, workspace):
     publish(study, workspace)
-    with pytest.raises(FileNotFoundError, match="was run on other data: run notebook 02_base"):
+    with pytest.raises(FileNotFoundError, match="was run on other data: run 02_base"):
         results.collect_runs(replace(study, checksum="new"), workspace, ["baseline"],
                              "02_baseline")
 
