@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from reidlib import beside, crowd, report, results, runs, verify
-from reidlib.config import MODELS
+from reidlib.config import MODELS, PRESETS, VARIANTS
 from reidlib.experiment import Experiment, prepare_study
 from reidlib.findings import PRESETS_IN_REPORT, Findings, overview
 from reidlib.images import read_images
@@ -173,6 +173,7 @@ def test_a_crowd_is_found_again_but_not_one_of_other_runs(ws, study, monkeypatch
     people = lab.dataset.manifest.query("split == 'train'").reset_index(drop=True)
     strangers = Dataset("others", elsewhere(lab), people.assign(id="others " + people["id"]))
     monkeypatch.setattr(crowd, "embed_strangers", None)
+    monkeypatch.setattr(crowd, "SIZES", (0, 10))
     crowd.run(lab, strangers, MODELS[0], 0)
     assert "its crowd was there before" in capsys.readouterr().out
     changed = replace(lab.study, train={**study.train, "epochs": 2})
@@ -206,3 +207,16 @@ def test_crowd_command_line_names_what_is_missing(ws, tmp_path, monkeypatch, cap
     assert "market1501" in capsys.readouterr().err
     assert crowd.main(["--study", "smok"]) == 1
     assert "unknown study 'smok'" in capsys.readouterr().err
+
+
+def test_best_is_the_candidate_that_did_best_on_training_people():
+    records = beside.records_of(Workspace("pku-reid"), "selection")
+    top = beside.selection_table(records).iloc[0]
+    first, chosen = (next(r for r in records if r["preset"] == name)["config"]
+                     for name in (records[0]["preset"], top["candidate"]))
+    changed = {key for key in chosen if chosen[key] != first[key]} - {"preset", "seed"}
+    assert {key: chosen[key] for key in changed} == PRESETS["best"]
+    flips = {flip: float(top[f"mAP, flip {flip}"]) for flip in ("none", "query", "both")}
+    assert {m.flip for m in (*MODELS, *VARIANTS) if m.preset == "best"} == {max(flips, key=flips.get)}
+    assert {r["data"]["counts"]["train"]["identities"] + r["data"]["counts"]["query"]["identities"]
+            for r in records} == {62}  # none of the 12 test people
