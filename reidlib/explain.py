@@ -45,32 +45,32 @@ def contributions(model: LATransformer, images: UInt8[Tensor, "image 3 height wi
 
 
 def overlay(picture: UInt8[np.ndarray, "height width 3"], patches: Float[np.ndarray, "grid grid"],
-            largest: float) -> UInt8[np.ndarray, "height width 3"]:
-    """The picture in grey under its patches' contributions: dark blue for 0 or less, yellow for
-    ``largest``."""
+            ends: tuple[float, float]) -> UInt8[np.ndarray, "height width 3"]:
+    """The picture in grey under its patches' contributions: dark blue at the lower of the two
+    ``ends``, yellow at the higher."""
     height, width = picture.shape[:2]
-    share = Image.fromarray((patches / largest).clip(0, 1).astype(np.float32))
+    share = Image.fromarray(((patches - ends[0]) / (ends[1] - ends[0])).clip(0, 1).astype(np.float32))
     share = np.asarray(share.resize((width, height), Image.Resampling.BICUBIC))
     share = share.clip(0, 1)[..., None]
     grey = picture.mean(2, keepdims=True)
-    return (0.45 * grey + 0.55 * (LOW + share * (HIGH - LOW))).round().astype(np.uint8)
+    return (0.4 * grey + 0.6 * (LOW + share * (HIGH - LOW))).round().astype(np.uint8)
 
 
 def explained_row(model: LATransformer, ranking: Ranking, query: int, name: str, root: Path,
                   k: int = 5) -> RankedRow:
     """``galleries.ranked_row`` of the first ``k`` with each hit under its patches' contributions.
 
-    The brightest patch of the row is yellow; labels say the similarity and how much of it is not
-    in the patches.
+    The patch of the row that adds most is yellow, the one that adds least dark; labels say the
+    similarity and how much of it is not in the patches.
     """
     order, _ = ranking.kept(query)
     hits = order[:k]
     row = ranked_row(ranking, query, name, lambda paths: [load_picture(root / p) for p in paths], k)
     images = read_images([root / path for path in ranking.gallery.paths[hits]], model.image_size[0])
     patches, rest = contributions(model, images, ranking.query.emb[query])
-    largest = float(patches.max())
+    ends = float(patches.min()), float(patches.max())
     labels = [f"cos {own.sum() + other:.2f}\nrest {other:.2f}"
               for own, other in zip(patches, rest, strict=True)]
-    pictures = [overlay(picture, own, largest)
+    pictures = [overlay(picture, own, ends)
                 for picture, own in zip(row.gallery, patches, strict=True)]
     return replace(row, gallery=pictures, labels=labels)

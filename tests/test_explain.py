@@ -46,10 +46,10 @@ def test_overlay_is_dark_where_nothing_and_bright_where_most_is_added():
     picture = np.zeros((40, 20, 3), np.uint8)
     patches = np.zeros((4, 4), np.float32)
     patches[3] = 2.0
-    seen = overlay(picture, patches, largest=2.0)
+    seen = overlay(picture, patches, ends=(0.0, 2.0))
     assert seen.shape == picture.shape and seen.dtype == np.uint8
-    np.testing.assert_allclose(seen[0, 0], 0.55 * LOW, atol=1)
-    np.testing.assert_allclose(seen[-1, 0], 0.55 * HIGH, atol=1)
+    np.testing.assert_allclose(seen[0, 0], 0.6 * LOW, atol=1)
+    np.testing.assert_allclose(seen[-1, 0], 0.6 * HIGH, atol=1)
 
 
 def test_the_row_of_a_query_says_its_similarities(make_model, tmp_path):
