@@ -49,7 +49,8 @@ def overlay(picture: UInt8[np.ndarray, "height width 3"], patches: Float[np.ndar
     """The picture in grey under its patches' contributions: dark blue at the lower of the two
     ``ends``, yellow at the higher."""
     height, width = picture.shape[:2]
-    share = Image.fromarray(((patches - ends[0]) / (ends[1] - ends[0])).clip(0, 1).astype(np.float32))
+    grid = ((patches - ends[0]) / (ends[1] - ends[0])).clip(0, 1).astype(np.float32)
+    share = Image.fromarray(grid)
     share = np.asarray(share.resize((width, height), Image.Resampling.BICUBIC))
     share = share.clip(0, 1)[..., None]
     grey = picture.mean(2, keepdims=True)

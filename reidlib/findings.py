@@ -39,7 +39,7 @@ class Findings:
         self.audit = pd.read_csv(workspace.tables / "audit.csv")
         self.left_out: dict[str, str] = {}  # studies that are not whole, and why
         records = {name: self._whole(name, lambda name=name: beside.records_of(workspace, name))
-                   for name in ("blockwise", "folds", "selection")}
+                   for name in ("blockwise", "folds", "selection", "finalists")}
         self.beside = {name: found for name, found in records.items() if found}
         self.folds = query_rows(records["folds"], MODELS) if records["folds"] else None
         self.crowd = self._whole("crowd", lambda: beside.crowd(workspace, self.study))
@@ -51,8 +51,9 @@ class Findings:
                               schedule(records["blockwise"]): query_rows(records["blockwise"],
                                                                          MODELS)}
             self.tables["schedules"] = beside.schedules_scores(self.schedules)
-        if records["selection"]:
-            self.tables["selection"] = beside.selection_table(records["selection"])
+        for name in ("selection", "finalists"):
+            if records[name]:
+                self.tables[name] = beside.selection_table(records[name])
         if self.crowd:
             self.tables["crowd"] = beside.crowd_scores(self.crowd)
 

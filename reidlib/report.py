@@ -34,7 +34,6 @@ from reidlib.verdicts import (
     gist,
     sampling_note,
     setting,
-    setting_of,
     setting_of_folds,
     verdicts,
 )
@@ -64,7 +63,8 @@ def write_report(workspace: Workspace) -> Path:
 
 def stale(workspace: Workspace, texts: dict[str, str]) -> list[str]:
     """Tables and figures of studies beside this one that are no longer whole."""
-    tables = [f"tables/{name}.csv" for name in ("folds", "schedules", "selection", "crowd")]
+    tables = [f"tables/{name}.csv" for name in ("folds", "schedules", "selection", "finalists",
+                                                   "crowd")]
     gone = [name for name in tables if name not in texts]
     gone += [f"figures/{name}.{kind}" for name in ("schedules", "crowd") for kind in ("png", "csv")
              if f"tables/{name}.csv" not in texts]
@@ -160,8 +160,8 @@ def pages(found: Findings) -> dict[str, str]:
             CROWD_NOTE.format(**crowd), to_markdown(beside.crowd_table(found.tables["crowd"]))])
     if "selection" in found.beside:
         sections["How `best` was chosen"] = "\n\n".join([
-            SELECTION_NOTE, setting_of(found.beside["selection"][0]),
-            to_markdown(found.tables["selection"])])
+            SELECTION_NOTE, *(_selected(found, name) for name in ("selection", "finalists")
+                              if name in found.tables)])
     return {**sections,
         "The same embeddings under every protocol": "\n\n".join([
             "mAP, percent:", to_markdown(every_protocol(records)),
@@ -173,6 +173,12 @@ def pages(found: Findings) -> dict[str, str]:
         "How to reproduce": f"```\n{command(found)}\n```",
         "Limits": "\n".join(f"- {limit}" for limit in (*LIMITS, *_left_out(found))),
     }
+
+
+def _selected(found: Findings, name: str) -> str:
+    """One round of the choice of `best`: its setting and its table."""
+    records = found.beside[name]
+    return f"{setting_of_folds(records)}\n\n{to_markdown(found.tables[name])}"
 
 
 def _best(against: dict[str, pd.DataFrame]) -> str:
@@ -232,8 +238,10 @@ CROWD_NOTE = (
     "mAP in percent, one seed:")
 SELECTION_NOTE = (
     "Candidates, trained on some of the training people and scored on the others, each of their "
-    "images a query (`standard-all`); the test people had no part in it. Percent. Differences are "
-    "paired, with 95 % intervals over the held-out people; one seed, so that small ones are noise.")
+    "images a query (`standard-all`); the test people had no part in it. Where there is a second "
+    "round, its candidates were scored on all training people in turn, and the first of its table "
+    "is `best`. Percent; differences are of mAP without flip, paired, with 95 % intervals over the "
+    "held-out people.")
 LIMITS = (
     "Intervals are over people, not over data sets, cameras or places.",
     "A verdict is for this backbone, schedule and number of epochs; larger backbones are one "

@@ -30,11 +30,15 @@ def setting_of(record: dict) -> str:
 
 
 def setting_of_folds(records: Sequence[dict]) -> str:
-    """One sentence: how the models of a cross-validation were trained."""
-    folds, config = {r["data"]["checksum"] for r in records}, records[0]["config"]
-    seeds = {r["seed"] for r in records}
-    return (f"{len(folds)} folds, {config['schedule']} training, {config['epochs']} epochs, "
-            f"{config['precision']}, {len(seeds)} seed{'s' * (len(seeds) > 1)} a fold.")
+    """One sentence: the people of a cross-validation, and how its models were trained."""
+    folds = {r["data"]["checksum"]: r["data"]["counts"] for r in records}
+    config, seeds = records[0]["config"], {r["seed"] for r in records}
+    people = sum(counts["query"]["identities"] for counts in folds.values())
+    trained = sorted({counts["train"]["identities"] for counts in folds.values()})
+    return (f"{people} people in {len(folds)} fold{'s' * (len(folds) > 1)}, models trained on "
+            f"{' or '.join(map(str, trained))} others; {config['schedule']} training, "
+            f"{config['epochs']} epochs, {config['precision']}, {len(seeds)} "
+            f"seed{'s' * (len(seeds) > 1)} a fold.")
 
 
 def verdicts(records: Sequence[dict], changes: pd.DataFrame) -> list[str]:
