@@ -61,17 +61,17 @@ def explained_row(model: LATransformer, ranking: Ranking, query: int, name: str,
                   k: int = 5) -> RankedRow:
     """``galleries.ranked_row`` of the first ``k`` with each hit under its patches' contributions.
 
-    The patch of the row that adds most is yellow, the one that adds least dark; labels say the
-    similarity and how much of it is not in the patches.
+    The 2 % of the row's patches that add most are yellow, those that add least dark; labels say
+    the similarity and how much of it is not in the patches.
     """
     order, _ = ranking.kept(query)
     hits = order[:k]
     row = ranked_row(ranking, query, name, lambda paths: [load_picture(root / p) for p in paths], k)
     images = read_images([root / path for path in ranking.gallery.paths[hits]], model.image_size[0])
     patches, rest = contributions(model, images, ranking.query.emb[query])
-    ends = float(patches.min()), float(patches.max())
-    labels = [f"cos {own.sum() + other:.2f}\nrest {other:.2f}"
+    low, high = np.percentile(patches, [2, 98])  # corners stand out and would hide all else
+    labels = [f"cos {own.sum() + other:.2f}\nrest {round(other, 2) + 0:.2f}"
               for own, other in zip(patches, rest, strict=True)]
-    pictures = [overlay(picture, own, ends)
+    pictures = [overlay(picture, own, (float(low), float(high)))
                 for picture, own in zip(row.gallery, patches, strict=True)]
     return replace(row, gallery=pictures, labels=labels)

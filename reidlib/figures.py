@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from reidlib.style import (
     GREY,
@@ -158,18 +159,19 @@ def score_dots(scores: pd.DataFrame, by: str, published: float | None = None) ->
     fig, ax = plt.subplots(figsize=(WIDTH, 3.6))
     for i, row in enumerate(rows):
         own = scores[scores["row"] == row].set_index(by)
-        x = [columns.index(c) + 0.14 * (i - (len(rows) - 1) / 2) for c in own.index]
+        x = [columns.index(c) + 0.21 * (i - (len(rows) - 1) / 2) for c in own.index]
         ax.vlines(x, own["low"], own["high"], color=colours[row], lw=2, zorder=2)
         ax.plot(x, own["value"], MARKERS[i], color=colours[row], ms=7.5, mec="white", label=row,
                 zorder=3, clip_on=False)
         for place, value in zip(x, own["value"], strict=True):
             ax.annotate(f"{100 * value:.0f}", (place, value), xytext=(5, 0), fontsize=8,
-                        textcoords="offset points", va="center")
+                        textcoords="offset points", va="center", zorder=4,
+                        path_effects=[withStroke(linewidth=2, foreground="white")])
     if published is not None:
-        ax.plot(0.38, published, marker="_", ms=15, mew=2.5, color="black", ls="none",
-                label="published", zorder=3)
+        ax.plot([-0.45, 0.45], [published] * 2, color="black", lw=1.2, ls=":", label="published",
+                zorder=1)
     ax.set_xticks(range(len(columns)), [fill(str(c), 18) for c in columns])
-    ax.set(ylabel="mAP (95 % interval)", ylim=(0, 1.01),
+    ax.set(ylabel="mAP (95 % interval)", ylim=(0, 1.03),
            xlim=(-0.5, len(columns) - 0.5))
     ax.grid(False, axis="x")
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5)

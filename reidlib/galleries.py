@@ -122,7 +122,7 @@ def tsne_panel(points: pd.DataFrame, subtitle: str = "", colour: str = "id") -> 
             raise ValueError(f"scores of {model} must be one value each, found\n{scores}")
         _map(ax, part, colour, colours, markers)
         ax.set_title(f"{model}\nsilhouette {scores['silhouette'].iloc[0]:.2f}, "
-                     f"5-NN {percent(scores['across_cameras'].iloc[0])} %")
+                     f"5-NN {percent(scores['across_cameras'].iloc[0])} %", fontsize=10.5)
     handles = [Line2D([], [], ls="none", marker=m, label=f"camera {cam}",
                       color=colours[cam] if colour == "cam" else INK)
                for cam, m in markers.items()]
