@@ -277,7 +277,7 @@ FIGURES = {
 def environment(found: Findings) -> str:
     """Versions, hardware and commit of all runs, each once."""
     costs = [r["cost"] for r in (*found.everything, *(found.crowd or []))]
-    versions = {", ".join(f"{k} {v}" for k, v in c["versions"].items()) for c in costs}
+    versions = {", ".join(f"{k} {v}" for k, v in sorted(c["versions"].items())) for c in costs}
     commits = sorted({c["commit"] for c in costs})
     devices = sorted({device_name({"cost": c}) for c in costs})
     return (f"Hardware: {'; '.join(devices)}. Versions: {' / '.join(sorted(versions))}. "
