@@ -27,7 +27,7 @@ def cells(levels):
     return [{"preset": preset, "seed": 0, "protocol": protocol, "flip": flip, "reranked": reranked,
              "value": level(preset, protocol, flip, reranked, levels)}
             for preset in levels for protocol in ("standard", "lat-top10")
-            for flip in ("none", "query") for reranked in (False, True)]
+            for flip in ("none", "query", "both") for reranked in (False, True)]
 
 
 def records(levels, data="pku-reid"):
