@@ -68,7 +68,7 @@ def schedules_scores(queries: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def schedules_table(scores: pd.DataFrame) -> pd.DataFrame:
     """``schedules_scores`` to read: one line a schedule and model, one column a protocol."""
-    wide = _cells(scores, ["schedule", "row"], "protocol")[list(COMPARED)]
+    wide = cells(scores, ["schedule", "row"], "protocol")[list(COMPARED)]
     return wide.reset_index().rename(columns={"row": "model"})
 
 
@@ -111,11 +111,11 @@ def crowd(workspace: Workspace, study: Study) -> list[dict] | None:
     Raises:
         FileNotFoundError: a model is missing, or stood before others or with another configuration.
     """
-    folders = {model: workspace.reports / "crowd" / f"{model.preset}-s{study.seeds[0]}"
-               for model in MODELS}
-    if not any((folder / "run.json").is_file() for folder in folders.values()):
+    folders = [workspace.reports / "crowd" / study.config(model.preset, study.seeds[0]).run_id
+               for model in MODELS]
+    found = [read_run(folder) for folder in folders if (folder / "run.json").is_file()]
+    if not found:
         return None
-    found = [read_run(folder) for folder in folders.values() if (folder / "run.json").is_file()]
     current = [study.config(r["preset"], r["seed"]).fingerprint(study.checksum) == r["fingerprint"]
                for r in found]
     crowds = {r["strangers"]["checksum"] for r in found}
@@ -136,15 +136,15 @@ def crowd_scores(records: list[dict]) -> pd.DataFrame:
 
 def crowd_table(scores: pd.DataFrame) -> pd.DataFrame:
     """``crowd_scores`` to read: one line a model, one column a number of strangers."""
-    wide = _cells(scores, ["row"], "strangers")
+    wide = cells(scores, ["row"], "strangers")
     wide.columns = [f"{size:,} strangers" for size in wide.columns]
     return wide.reset_index().rename(columns={"row": "model"})
 
 
-def _cells(scores: pd.DataFrame, index: list[str], columns: str) -> pd.DataFrame:
+def cells(scores: pd.DataFrame, index: list[str], columns: str) -> pd.DataFrame:
     """Scores with intervals in percent, as a table in the order that they are given in."""
-    cells = [percent(r.value, r.std, ends=(r.low, r.high)) for r in scores.itertuples()]
-    wide = scores.assign(cell=cells).pivot(index=index, columns=columns, values="cell")
+    shown = [percent(r.value, r.std, ends=(r.low, r.high)) for r in scores.itertuples()]
+    wide = scores.assign(cell=shown).pivot(index=index, columns=columns, values="cell")
     order = scores[index].drop_duplicates()
     wide = wide.loc[order[index[0]] if len(index) == 1 else list(order.itertuples(index=False))]
     return wide[scores[columns].unique()].rename_axis(columns=None)

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from reidlib.progress import bar, say
 from reidlib.protocols import get_protocol
 from reidlib.readers import read_dataset
 from reidlib.results import read_run, write_run
-from reidlib.retrieval import Embedded, embed_people, pool
+from reidlib.retrieval import Embedded, embed_people, join, pool
 from reidlib.scoring import evaluate
 from reidlib.studies import load_study
 
@@ -48,10 +48,7 @@ def score(query: Embedded, gallery: Embedded, crowd: Embedded, flip: str) -> pd.
     order = np.random.default_rng(0).permutation(len(crowd.ids))
     tables = []
     for size in sorted({*(s for s in SIZES if s < len(order)), len(order)}):
-        more = crowd.take(np.sort(order[:size]))
-        joined = Embedded(**{f.name: np.concatenate([getattr(everybody, f.name),
-                                                     getattr(more, f.name)])
-                             for f in fields(Embedded)})
+        joined = join((everybody, crowd.take(np.sort(order[:size]))))
         _, table, _ = evaluate(queries, joined, (flip,), ("standard",), ())
         tables.append(table.assign(strangers=size))
     return pd.concat(tables, ignore_index=True)
@@ -66,8 +63,7 @@ def embed_strangers(model: nn.Module, people: Dataset, name: str) -> Embedded:
         images = np.empty((len(rows), 3, size, size), np.uint8)
         decode(people.root, rows["path"].tolist(), images)
         done.append(embed_people(model, torch.from_numpy(images), rows))
-    return Embedded(**{f.name: np.concatenate([getattr(part, f.name) for part in done])
-                       for f in fields(Embedded)})
+    return join(done)
 
 
 def run(lab: Experiment, people: Dataset, model: Variant, seed: int) -> dict:
@@ -78,18 +74,17 @@ def run(lab: Experiment, people: Dataset, model: Variant, seed: int) -> dict:
     if people.root == lab.dataset.root:
         raise ValueError(f"strangers from {people.name}, but study {lab.study.name!r} was trained "
                          "on it; choose another data set")
-    run_id = f"{model.preset}-s{seed}"
-    folder = lab.workspace.reports / "crowd" / run_id
-    fingerprint = lab.study.config(model.preset, seed).fingerprint(lab.dataset.checksum)
+    config = lab.study.config(model.preset, seed)
+    run_id, folder = config.run_id, lab.workspace.reports / "crowd" / config.run_id
     key = {"run_id": run_id, "preset": model.preset, "seed": seed, "flip": model.flip,
-           "fingerprint": fingerprint, "protocol": asdict(get_protocol("standard")),
-           "sizes": list(SIZES),
+           "fingerprint": config.fingerprint(lab.dataset.checksum),
+           "protocol": asdict(get_protocol("standard")), "sizes": list(SIZES),
            "strangers": {"name": people.name, "checksum": people.checksum,
                          "images": len(people.manifest),
                          "identities": people.manifest["id"].nunique()}}
-    if (folder / "run.json").is_file() and key.items() <= read_run(folder).items():
+    if (folder / "run.json").is_file() and key.items() <= (found := read_run(folder)).items():
         say(f"{run_id}: its crowd was there before")
-        return read_run(folder)
+        return found
     lab.run(model.preset, seed)
     start = time.perf_counter()
     trained = models.load(lab.weights(model.preset, seed, "04_ablations")).to(lab.device)

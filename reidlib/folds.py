@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from reidlib.config import check_choice
 from reidlib.manifest import JUNK_ID, SPLITS
 
 
@@ -21,8 +22,7 @@ def deal(manifest: pd.DataFrame, n_folds: int, fold: int, people: str = "all") -
     Raises:
         ValueError: fewer than 2 folds or than 2 identities a fold, no such fold, unknown people.
     """
-    if people not in ("all", "train"):
-        raise ValueError(f"unknown people {people!r}; known: all, train")
+    check_choice("people", people, ("all", "train"))
     shown = manifest[manifest["id"] != JUNK_ID]
     if people == "train":
         shown = shown[shown["split"] == "train"]

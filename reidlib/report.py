@@ -115,14 +115,12 @@ def figures_of(section: str, workspace: Workspace) -> dict[str, Path]:
 def _overview_table(found: Findings) -> str:
     """``overview`` to read, the paper's numbers beside the rows that are its own."""
     table = overview(found)
-    cells = [percent(r.value, r.std, ends=(r.low, r.high)) for r in table.itertuples()]
-    wide = table.assign(cell=cells).pivot(index="row", columns="measure", values="cell")
-    wide = wide.loc[table["row"].unique(), table["measure"].unique()].fillna("–")
+    wide = beside.cells(table, ["row"], "measure").fillna(percent(None))
     published = paper_scores().set_index("row")["mAP"]
     published = published.rename({"+ flipped query": "improved"})
     if found.on_the_papers_data:
         wide.insert(0, "published", [percent(published.get(row)) for row in wide.index])
-    return to_markdown(wide.rename_axis(columns=None).reset_index(names="model"))
+    return to_markdown(wide.reset_index(names="model"))
 
 
 def pages(found: Findings) -> dict[str, str]:

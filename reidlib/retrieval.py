@@ -1,5 +1,6 @@
 """Images -> embeddings of them and their mirrors -> each query's ranked gallery."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -60,13 +61,19 @@ class Embedded:
         return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
 
 
+def join(parts: Iterable[Embedded]) -> Embedded:
+    """All images of the parts, one after the other."""
+    parts = list(parts)
+    return Embedded(**{f.name: np.concatenate([getattr(part, f.name) for part in parts])
+                       for f in fields(Embedded)})
+
+
 def pool(query: Embedded, gallery: Embedded) -> tuple[Embedded, Embedded]:
     """Every image once, as queries (without junk) and as gallery.
 
     Of byte-identical images of one identity and camera the first counts, queries before gallery.
     """
-    both = Embedded(**{f.name: np.concatenate([getattr(query, f.name), getattr(gallery, f.name)])
-                       for f in fields(Embedded)})
+    both = join((query, gallery))
     labels = np.stack([both.sha256, both.ids, both.cams], 1)
     _, first = np.unique(labels, axis=0, return_index=True)
     images = both.take(np.sort(first))
