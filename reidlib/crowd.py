@@ -90,10 +90,8 @@ def run(lab: Experiment, people: Dataset, model: Variant, seed: int) -> dict:
     trained = models.load(lab.weights(model.preset, seed, "04_ablations")).to(lab.device)
     crowd = embed_strangers(trained, people, f"{run_id}: strangers")
     table = score(*lab.embeddings(model.preset, seed, "04_ablations"), crowd, model.flip)
-    write_run(folder, {**key, "cost": {"seconds": time.perf_counter() - start,
-                                       "hardware": repro.hardware(lab.device),
-                                       "versions": repro.versions(),
-                                       "commit": repro.git_commit()}}, {"per_query": table})
+    cost = {"seconds": time.perf_counter() - start, **repro.provenance(lab.device)}
+    write_run(folder, {**key, "cost": cost}, {"per_query": table})
     means = table.groupby("strangers")["AP"].mean()
     say(f"{run_id}: standard mAP " + ", ".join(f"{value:.3f} with {size} strangers"
                                                for size, value in means.items()))

@@ -227,8 +227,7 @@ class Experiment:
             self._embed(model, split, folder)
         cost = {"train_seconds": sum(row["seconds"] for row in history),
                 "embed_seconds": time.perf_counter() - start, "processes": n_processes(),
-                "hardware": repro.hardware(self.device), "versions": repro.versions(),
-                "commit": repro.git_commit()}
+                **repro.provenance(self.device)}
         save(model, folder / "weights.safetensors",
              *model_arguments(config, model.classifiers.classify.shape[2]))
         names = None if history else ["epoch", "loss", "accuracy", "images", "seconds"]

@@ -56,6 +56,7 @@ class Findings:
                 self.tables[name] = beside.selection_table(records[name])
         if self.crowd:
             self.tables["crowd"] = beside.crowd_scores(self.crowd)
+        self.tables["overview"] = overview(self)
 
     def _whole(self, name: str, read: Callable[[], list[dict] | None]) -> list[dict] | None:
         try:

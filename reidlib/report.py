@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from reidlib import beside
 from reidlib.config import MODELS, TrainConfig
 from reidlib.figures import score_dots
-from reidlib.findings import Findings, epochs, overview, schedule
+from reidlib.findings import Findings, epochs, schedule
 from reidlib.paths import Workspace, csv_text, write_text
 from reidlib.results import (
     by_variant,
@@ -48,17 +48,14 @@ def summary(found: Findings) -> str:
             f"{to_markdown(found.headline)}\n")
 
 
-def write_report(workspace: Workspace) -> Path:
-    """Write ``report.md``, ``summary.md`` and their tables from what the runs left.
-
-    Returns the path of ``report.md``.
-    """
-    texts = render(workspace)
-    for name in stale(workspace, texts):
-        (workspace.reports / name).unlink()
+def write_report(found: Findings) -> Path:
+    """Write ``report.md``, ``summary.md`` and their tables; returns the path of ``report.md``."""
+    texts, folder = render(found), found.workspace.reports
+    for name in stale(found.workspace, texts):
+        (folder / name).unlink()
     for name, text in texts.items():
-        write_text(workspace.reports / name, text)
-    return workspace.reports / "report.md"
+        write_text(folder / name, text)
+    return folder / "report.md"
 
 
 def stale(workspace: Workspace, texts: dict[str, str]) -> list[str]:
@@ -71,19 +68,17 @@ def stale(workspace: Workspace, texts: dict[str, str]) -> list[str]:
     return [name for name in gone if (workspace.reports / name).is_file()]
 
 
-def render(workspace: Workspace) -> dict[str, str]:
+def render(found: Findings) -> dict[str, str]:
     """The text of each file of the report, by its path in the study's folder."""
-    found = Findings(workspace)
     sections = [f"# Report: study `{found.study.name}`"]
     for title, text in pages(found).items():
         links = [f"![{caption}](figures/{path.name})"
-                 for caption, path in figures_of(title, workspace).items()]
+                 for caption, path in figures_of(title, found.workspace).items()]
         sections += [f"## {title}", text, *links]
     contents = {"scores": by_variant(score_table(found.records)), "headline": found.headline,
                 "steps": found.steps, "alone": found.alone,
                 "intervals": every_interval(found.queries),
-                "verification": verification(found.records), "overview": overview(found),
-                **found.tables}
+                "verification": verification(found.records), **found.tables}
     return {"report.md": "\n\n".join(part for part in sections if part) + "\n",
             "summary.md": summary(found),
             **{f"tables/{name}.csv": csv_text(content) for name, content in contents.items()}}
@@ -93,7 +88,7 @@ def draw(found: Findings) -> None:
     """Draw the figures that are of the report alone: they show several studies."""
     paper = paper_scores().set_index("row")
     claimed = paper.loc["+ flipped query", "mAP"] if found.on_the_papers_data else None
-    drawn = {"overview": (overview(found), "measure", claimed)}
+    drawn = {"overview": (found.tables["overview"], "measure", claimed)}
     if "schedules" in found.tables:
         scores = found.tables["schedules"]
         drawn["schedules"] = scores[scores["protocol"] == "standard-all"], "schedule", None
@@ -114,8 +109,7 @@ def figures_of(section: str, workspace: Workspace) -> dict[str, Path]:
 
 def _overview_table(found: Findings) -> str:
     """``overview`` to read, the paper's numbers beside the rows that are its own."""
-    table = overview(found)
-    wide = beside.cells(table, ["row"], "measure").fillna(percent(None))
+    wide = beside.cells(found.tables["overview"], ["row"], "measure").fillna(percent(None))
     published = paper_scores().set_index("row")["mAP"]
     published = published.rename({"+ flipped query": "improved"})
     if found.on_the_papers_data:

@@ -82,6 +82,11 @@ def pick_device(device: str = "auto") -> torch.device:
     return picked
 
 
+def provenance(device: torch.device) -> dict:
+    """Hardware, versions and commit, as every record keeps them."""
+    return {"hardware": hardware(device), "versions": versions(), "commit": git_commit()}
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -4,13 +4,14 @@ import sys
 from itertools import zip_longest
 
 from reidlib import report
+from reidlib.findings import Findings
 from reidlib.paths import ROOT, Workspace
 from reidlib.progress import say
 
 
 def differences(workspace: Workspace) -> list[str]:
     """The files of a study's report that its records would write otherwise, and where."""
-    texts = report.render(workspace)
+    texts = report.render(Findings(workspace))
     found = [f"{workspace.reports.relative_to(workspace.root) / name}: no run says so any more"
              for name in report.stale(workspace, texts)]
     for name, want in texts.items():

@@ -10,7 +10,7 @@ import pytest
 from reidlib import beside, crowd, report, results, runs, verify
 from reidlib.config import MODELS, PRESETS, VARIANTS
 from reidlib.experiment import Experiment, prepare_study
-from reidlib.findings import PRESETS_IN_REPORT, Findings, overview
+from reidlib.findings import PRESETS_IN_REPORT, Findings
 from reidlib.images import read_images
 from reidlib.manifest import Dataset
 from reidlib.paths import Workspace
@@ -134,7 +134,7 @@ def test_scores_in_a_crowd_by_hand(make_embedded):
 
 
 def test_overview_has_every_way_of_asking(found):
-    table = overview(found)
+    table = found.tables["overview"]
     assert table["measure"].unique().tolist() == [
         "the paper's rules", "standard, the paper's queries", "standard, every test image",
         "standard, everybody in folds, 1 epochs"]
@@ -143,7 +143,7 @@ def test_overview_has_every_way_of_asking(found):
 
 def test_pages_have_all_sections_and_figures_their_captions(ws, found):
     report.draw(found)
-    page = report.write_report(ws).read_text()
+    page = report.write_report(found).read_text()
     for title in ("In two minutes", "Both schedules", "Everybody tested by a stranger",
                   "A crowd of strangers", "How `best` was chosen", "Limits"):
         assert f"\n## {title}\n" in page
@@ -156,7 +156,7 @@ def test_pages_have_all_sections_and_figures_their_captions(ws, found):
 def test_what_is_not_whole_is_left_out_and_the_page_says_so(ws, tmp_path):
     part = Workspace("smoke", tmp_path)
     shutil.copytree(ws.root / "reports", tmp_path / "reports")
-    report.write_report(part)
+    report.write_report(Findings(part))
     shutil.rmtree(tmp_path / "reports/smoke-folds/1/runs/best-s0")
     shutil.rmtree(part.reports / "crowd" / "best-s0")
     shutil.rmtree(tmp_path / "reports/smoke-blockwise")
@@ -169,7 +169,7 @@ def test_what_is_not_whole_is_left_out_and_the_page_says_so(ws, tmp_path):
             "reidlib.runs --study smoke-folds first") in pages["Limits"]
     assert "Not shown: crowd, for python -m reidlib.crowd --study smoke" in pages["Limits"]
     assert any("tables/folds.csv: no run says so" in line for line in verify.differences(part))
-    report.write_report(part)
+    report.write_report(Findings(part))
     assert not (part.tables / "folds.csv").exists() and not verify.differences(part)
 
 

@@ -14,7 +14,7 @@ from reidlib import checkpoints, experiment, models, report, results, tables, tr
 from reidlib.composition import build_model
 from reidlib.config import VARIANTS
 from reidlib.experiment import Experiment, prepare_study
-from reidlib.findings import PRESETS_IN_REPORT, load_records
+from reidlib.findings import PRESETS_IN_REPORT, Findings, load_records
 from reidlib.paths import Workspace
 from reidlib.protocols import PROTOCOLS
 from reidlib.retrieval import embed
@@ -266,7 +266,7 @@ def test_unknown_device_and_drawing_parameter(lab, study, tmp_path):
 def test_report_is_made_of_the_records(lab):
     results.write_csv(lab.workspace.tables / "audit.csv", pd.DataFrame(
         {"check": ["query copies in gallery"], "words": ["All is well."]}))
-    page = report.write_report(lab.workspace).read_text()
+    page = report.write_report(Findings(lab.workspace)).read_text()
     study, records = load_records(lab.workspace)
     table = tables.headline(tables.query_rows(records)).set_index("model")
     assert table.index.tolist() == [v.label for v in VARIANTS]
