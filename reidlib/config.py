@@ -178,7 +178,7 @@ MODELS = (
 SINGLES = (
     Variant("baseline", "baseline", "none"),
     Variant("y-pooling alone", "ypool", "none"),
-    Variant("AM-Softmax, triplet alone", "amtriplet", "none"),
+    Variant("AM-Softmax + triplet alone", "amtriplet", "none"),
     Variant("flipped query alone", "baseline", "query"),
 )
 

@@ -41,7 +41,14 @@ class Findings:
         records = {name: self._whole(name, lambda name=name: beside.records_of(workspace, name))
                    for name in ("blockwise", "folds", "selection", "finalists")}
         self.beside = {name: found for name, found in records.items() if found}
-        self.folds = query_rows(records["folds"], MODELS) if records["folds"] else None
+        self.folds = None
+        people = cut(models, "baseline", "standard-all").dropna(subset="AP")["id"].nunique()
+        self.asked = {f"on the {people} test people": (models, self.alone)}
+        if records["folds"]:
+            self.folds = query_rows(records["folds"], MODELS)
+            self.folds_alone = steps(query_rows(records["folds"], SINGLES), against="baseline")
+            self.asked[f"on {self.folds['id'].nunique()} people in cross-validation"] = (
+                self.folds, self.folds_alone)
         self.crowd = self._whole("crowd", lambda: beside.crowd(workspace, self.study))
         self.tables = {}
         if self.folds is not None:

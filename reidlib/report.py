@@ -123,7 +123,7 @@ def pages(found: Findings) -> dict[str, str]:
     sections = {
         "In two minutes": "\n\n".join([
             f"{QUESTION} {_copies(found.audit)}",
-            "\n".join(f"- {s}" for s in conclusions(found.queries, found.alone, found.folds)),
+            "\n".join(f"- {s}" for s in conclusions(found.queries, found.asked)),
             f"mAP, percent. {setting(found.study, records)}", _overview_table(found)]),
         "Results": "\n\n".join([to_markdown(found.headline), HEADLINE_NOTE,
                                 sampling_note(found.queries)]),
@@ -145,7 +145,8 @@ def pages(found: Findings) -> dict[str, str]:
         models = {row: steps(found.folds, against=row) for row in ("baseline", "improved")}
         sections["Everybody tested by a stranger"] = "\n\n".join([
             FOLDS_NOTE, setting_of_folds(found.beside["folds"]),
-            to_markdown(found.tables["folds"]), _best(models)])
+            to_markdown(found.tables["folds"]), _best(models),
+            "Each idea alone:", to_markdown(steps_table(found.folds_alone))])
     if found.crowd:
         crowd = found.crowd[0]["strangers"]
         sections["A crowd of strangers"] = "\n\n".join([

@@ -1,6 +1,6 @@
 """Scores -> sentences: what was run, does it reproduce, which idea helps, what does better?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -113,12 +113,12 @@ def sampling_note(queries: pd.DataFrame) -> str:
     return f"Intervals rest on {people} query identities.{small}"
 
 
-def conclusions(queries: pd.DataFrame, alone: pd.DataFrame, folds: pd.DataFrame | None
+def conclusions(queries: pd.DataFrame, asked: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
                 ) -> list[str]:
     """The verdict in a few sentences.
 
-    ``queries``: the rows of the study; ``alone``: ``steps`` of each idea alone; ``folds``: the
-    rows of the cross-validation, where there is one.
+    ``queries``: the rows of the study; ``asked``: by who was asked, such as "on 74 people", the
+    rows of ``MODELS`` and ``steps`` of each idea alone.
     """
     def level(row: str, protocol: str) -> str:
         return percent(interval(cut(queries, row, protocol)).value)
@@ -128,31 +128,22 @@ def conclusions(queries: pd.DataFrame, alone: pd.DataFrame, folds: pd.DataFrame 
         f"{level('untrained', 'lat-top10')} under the paper's rules and "
         f"{level('untrained', 'standard')} under the standard ones; the trained baseline has "
         f"{level('baseline', 'lat-top10')} and {level('baseline', 'standard')}.",
-        "**The ideas.** " + "; ".join(_alone(row) for row in alone.itertuples()
-                                      if row.protocol == "standard-all")
-        + ": each alone on the baseline, every test image a query."]
+        "**The ideas**, each alone on the baseline, every test image a query: " + "; ".join(
+            f"{where}, {_alone(alone)}" for where, (_, alone) in asked.items()) + "."]
     for i, name in enumerate(("**The paper's model** against its baseline",
                               "**`best`** against the paper's model")):
-        sentences.append(f"{name}, mAP: {_pair(queries, folds, i)}.")
+        pair = [model.label for model in MODELS[i:i + 2]]
+        changes = {where: compare(*(cut(models, label, "standard-all") for label in pair))
+                   for where, (models, _) in asked.items()}
+        sentences.append(f"{name}, mAP: " + ", ".join(
+            f"{_change(change)} {where}" for where, change in changes.items()) + ".")
     return sentences
 
 
-def _alone(row) -> str:
-    return (f"{row.row.removesuffix(' alone')} {percent(row.difference, signed=True)} points "
-            f"({row.verdict})")
-
-
-def _pair(queries: pd.DataFrame, folds: pd.DataFrame | None, i: int) -> str:
-    """Model ``i + 1`` against model ``i``, on the test people and over all folds."""
-    rows = {"improved": "+ flipped query"}  # its name among the study's rows
-    names = [model.label for model in MODELS[i:i + 2]]
-    tested = compare(*(cut(queries, rows.get(n, n), "standard-all") for n in names))
-    people = cut(queries, "baseline", "standard-all").dropna(subset="AP")["id"].nunique()
-    text = f"{_change(tested)} on the {people} test people"
-    if folds is not None:
-        dealt = compare(*(cut(folds, name, "standard-all") for name in names))
-        text += f", {_change(dealt)} on {folds['id'].nunique()} people in cross-validation"
-    return text
+def _alone(steps: pd.DataFrame) -> str:
+    return ", ".join(f"{row.row.removesuffix(' alone')} {percent(row.difference, signed=True)} "
+                     f"points ({row.verdict})" for row in steps.itertuples()
+                     if row.protocol == "standard-all")
 
 
 def _change(found: Comparison) -> str:

@@ -42,7 +42,7 @@ def ws(study, tmp_path_factory):
     results.write_csv(workspace.tables / "audit.csv", pd.DataFrame(
         {"check": ["query copies in gallery"], "words": ["All is well."]}))
     models = tuple(model.preset for model in MODELS)
-    others = {"folds": {"folds": 2, "presets": models},
+    others = {"folds": {"folds": 2, "presets": (*models, "ypool", "amtriplet")},
               "blockwise": {"presets": models[:2], "train": {
                   **study.train, "schedule": "blockwise", "release_every": 1}},
               "selection": {"folds": 2, "fold": 0, "people": "train", "candidates": {
@@ -72,6 +72,21 @@ def test_folds_pool_everybody_once_a_model(found):
     assert table["people"].tolist() == [10] * 3 and table["queries"].tolist() == [160] * 3
     own = found.folds[found.folds["row"] == "best"]
     assert table["mAP"].iloc[2].startswith(percent(own["AP"].mean()) + " [")
+
+
+def test_each_idea_alone_over_all_folds(found):
+    alone = found.folds_alone.set_index("row")
+    assert list(alone.index) == ["y-pooling alone", "AM-Softmax + triplet alone",
+                                 "flipped query alone"]
+    tested = results.read_tables(found.beside["folds"], "per_query")
+    means = tested[tested["protocol"] == "standard-all"].groupby(["preset", "flip"])["AP"].mean()
+    assert alone["difference"].tolist() == pytest.approx([
+        means["ypool", "none"] - means["baseline", "none"],
+        means["amtriplet", "none"] - means["baseline", "none"],
+        means["baseline", "query"] - means["baseline", "none"]])
+    change = percent(alone.loc["y-pooling alone", "difference"], signed=True)
+    assert f"on 10 people in cross-validation, y-pooling {change} points" in report.pages(
+        found)["In two minutes"]
 
 
 def test_schedules_stand_side_by_side(found):
