@@ -14,7 +14,7 @@ from reidlib.intervals import interval
 from reidlib.paths import Workspace
 from reidlib.results import collect_runs, percent, read_run, read_study, read_tables
 from reidlib.studies import Study
-from reidlib.tables import COMPARED, cut, query_rows, steps
+from reidlib.tables import COMPARED, cells, cut, every_interval, query_rows, steps
 
 
 def records_of(workspace: Workspace, name: str) -> list[dict] | None:
@@ -57,13 +57,10 @@ def folds_table(queries: pd.DataFrame) -> pd.DataFrame:
 def schedules_scores(queries: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """mAP of the compared models by schedule (name -> ``query_rows`` of ``MODELS``).
 
-    Columns: schedule, row, protocol, value, low, high, std.
+    Columns: those of ``every_interval`` and schedule.
     """
-    return pd.DataFrame([
-        {"schedule": schedule, "row": row, "protocol": protocol, **interval(part)._asdict()}
-        for schedule, own in queries.items()
-        for (row, protocol), part in own.groupby(["row", "protocol"], observed=True, sort=False)
-        if protocol in COMPARED])
+    return pd.concat([every_interval(own[own["protocol"].isin(COMPARED)], ("mAP",)).assign(
+        schedule=schedule) for schedule, own in queries.items()], ignore_index=True)
 
 
 def schedules_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -139,12 +136,3 @@ def crowd_table(scores: pd.DataFrame) -> pd.DataFrame:
     wide = cells(scores, ["row"], "strangers")
     wide.columns = [f"{size:,} strangers" for size in wide.columns]
     return wide.reset_index().rename(columns={"row": "model"})
-
-
-def cells(scores: pd.DataFrame, index: list[str], columns: str) -> pd.DataFrame:
-    """Scores with intervals in percent, as a table in the order that they are given in."""
-    shown = [percent(r.value, r.std, ends=(r.low, r.high)) for r in scores.itertuples()]
-    wide = scores.assign(cell=shown).pivot(index=index, columns=columns, values="cell")
-    order = scores[index].drop_duplicates()
-    wide = wide.loc[order[index[0]] if len(index) == 1 else list(order.itertuples(index=False))]
-    return wide[scores[columns].unique()].rename_axis(columns=None)

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from reidlib import beside
-from reidlib.config import MODELS, TrainConfig
+from reidlib.config import TrainConfig
 from reidlib.figures import score_dots
 from reidlib.findings import Findings, epochs, schedule
 from reidlib.paths import Workspace, csv_text, write_text
@@ -20,6 +20,7 @@ from reidlib.results import (
 )
 from reidlib.style import save_figure
 from reidlib.tables import (
+    cells,
     cost,
     device_name,
     every_interval,
@@ -109,7 +110,7 @@ def figures_of(section: str, workspace: Workspace) -> dict[str, Path]:
 
 def _overview_table(found: Findings) -> str:
     """``overview`` to read, the paper's numbers beside the rows that are its own."""
-    wide = beside.cells(found.tables["overview"], ["row"], "measure").fillna(percent(None))
+    wide = cells(found.tables["overview"], ["row"], "measure")
     published = paper_scores().set_index("row")["mAP"]
     published = published.rename({"+ flipped query": "improved"})
     if found.on_the_papers_data:
@@ -140,7 +141,7 @@ def pages(found: Findings) -> dict[str, str]:
             to_markdown(beside.schedules_table(found.tables["schedules"])),
             "The paper's schedule, improved against baseline:", to_markdown(steps_table(under)),
             "And under every protocol, mAP:",
-            to_markdown(every_protocol(records_there, MODELS))])
+            to_markdown(every_protocol(found.schedules[schedule(records_there)]))])
     if found.folds is not None:
         models = {row: steps(found.folds, against=row) for row in ("baseline", "improved")}
         sections["Everybody tested by a stranger"] = "\n\n".join([
@@ -157,7 +158,7 @@ def pages(found: Findings) -> dict[str, str]:
                               if name in found.tables)])
     return {**sections,
         "The same embeddings under every protocol": "\n\n".join([
-            "mAP, percent:", to_markdown(every_protocol(records)),
+            "mAP, percent:", to_markdown(every_protocol(found.queries)),
             to_markdown(protocol_rules(records[0]["protocols"]))]),
         "Verification": f"{to_markdown(verification(records))}\n\n{VERIFICATION_NOTE}",
         "Figures": "",

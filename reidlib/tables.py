@@ -7,14 +7,13 @@ import pandas as pd
 
 from reidlib.config import VARIANTS, Variant
 from reidlib.intervals import COLUMNS, compare, interval, verdict
+from reidlib.protocols import PROTOCOLS
 from reidlib.results import (
     SCORES,
     by_variant,
     paper_scores,
     percent,
     read_tables,
-    score_table,
-    summarise,
 )
 
 SHOWN = ("standard", "lat-top10")  # the honest protocol and the paper's, always side by side
@@ -58,15 +57,15 @@ def _cell(own: pd.DataFrame, score: str) -> str:
                    ends=(found.low, found.high) if score == "mAP" else None)
 
 
-def every_interval(queries: pd.DataFrame) -> pd.DataFrame:
-    """Every score of every results row and protocol with its interval, as fractions.
+def every_interval(queries: pd.DataFrame, scores: Sequence[str] = SCORES) -> pd.DataFrame:
+    """Every one of ``scores`` of every results row and protocol with its interval, as fractions.
 
     Columns: row, protocol, score, value, low, high, std (over seeds). Left out: INP where the
     protocol does not define it.
     """
     lines = []
     for (row, protocol), own in queries.groupby(["row", "protocol"], observed=True, sort=False):
-        for score in SCORES:
+        for score in scores:
             if own[COLUMNS[score]].notna().any():
                 lines.append({"row": row, "protocol": protocol, "score": score,
                               **interval(own, score)._asdict()})
@@ -128,15 +127,19 @@ def verification(records: Sequence[dict]) -> pd.DataFrame:
     return wide.reset_index(names="model").astype(str)
 
 
-def every_protocol(records: Sequence[dict], variants: Sequence[Variant] = VARIANTS
-                   ) -> pd.DataFrame:
+def cells(scores: pd.DataFrame, index: list[str], columns: str) -> pd.DataFrame:
+    """Scores with intervals in percent, as a table in the order that they are given in."""
+    shown = [percent(r.value, r.std, ends=(r.low, r.high)) for r in scores.itertuples()]
+    wide = scores.assign(cell=shown).pivot(index=index, columns=columns, values="cell")
+    order = scores[index].drop_duplicates()
+    wide = wide.loc[order[index[0]] if len(index) == 1 else list(order.itertuples(index=False))]
+    return wide[scores[columns].unique()].rename_axis(columns=None).fillna(percent(None))
+
+
+def every_protocol(queries: pd.DataFrame) -> pd.DataFrame:
     """mAP of the same embeddings under every protocol: one column a protocol, in percent."""
-    table = summarise(by_variant(score_table(records), variants))
-    cells = [percent(m, s) for m, s in zip(table["mAP_mean"], table["mAP_std"], strict=True)]
-    names = [p["name"] for p in records[0]["protocols"]]
-    wide = table.assign(cell=cells).pivot(index="row", columns="protocol", values="cell")[names]
-    wide = wide.fillna(percent(None)).reset_index(names="model")
-    return wide.rename_axis(columns=None).astype(str)
+    wide = cells(every_interval(queries, ("mAP",)), ["row"], "protocol")
+    return wide[[name for name in PROTOCOLS if name in wide]].reset_index(names="model")
 
 
 def protocol_rules(protocols: Sequence[dict]) -> pd.DataFrame:

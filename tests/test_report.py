@@ -90,6 +90,16 @@ def test_every_score_has_its_interval():
     assert (table["value"] <= table["high"] + 1e-9).all()
 
 
+def test_every_protocol_is_a_column_with_intervals_and_dashes():
+    table = queries(LEVELS)
+    missing = (table["row"] == "best") & (table["protocol"] == "lat-top10")
+    wide = tables.every_protocol(table[~missing]).set_index("model")
+    assert wide.columns.tolist() == ["standard", "lat-top10"]
+    assert wide.index.tolist() == [v.label for v in VARIANTS]
+    assert wide.loc["baseline", "standard"] == "46.0 [46.0, 46.0]"
+    assert wide.loc["best", "lat-top10"] == "–"
+
+
 def test_steps_are_between_neighbouring_rows():
     steps = tables.steps(queries(LEVELS, LADDER))
     assert list(zip(steps["above"], steps["row"], strict=True))[::2] == [
