@@ -52,9 +52,13 @@ RERANKED_FLIPS = tuple(dict.fromkeys(v.flip for v in VARIANTS if v.reranked))
 
 
 def _largest_gap(run: dict, other: dict) -> float:
-    """The largest difference of mAP between two records of one configuration."""
-    return max(abs(a["mAP"] - b["mAP"]) for a, b in zip(run["scores"], other["scores"],
-                                                         strict=True))
+    """The largest difference of mAP between two records of one configuration.
+
+    An older record may lack a way of retrieval that today's has: what both have is compared.
+    """
+    both = pd.DataFrame(run["scores"]).merge(pd.DataFrame(other["scores"]),
+                                             on=["protocol", "flip", "reranked"])
+    return float((both["mAP_x"] - both["mAP_y"]).abs().max())
 
 
 def _same_rules(record: dict) -> bool:
