@@ -77,13 +77,13 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
     names = list(dict.fromkeys(r["preset"] for r in records))
     by_flip = {flip: query_rows(records, [Variant(name, name, flip) for name in names])
                for flip in ("none", "query", "both")}
-    changes = steps(by_flip["none"], against=names[0]).set_index("row")
+    against = steps(by_flip["none"], against=names[0]).set_index("row")
     runs = {name: [r for r in records if r["preset"] == name] for name in names}
     lines = []
     for name, own in runs.items():
-        change = changes.loc[name] if name in changes.index else None
+        change = against.loc[name] if name in against.index else None
         lines.append({
-            "candidate": name, "changes": _changes(own[0], runs[names[0]][0]),
+            "candidate": name, "changes": changes(own[0], runs[names[0]][0]),
             **{f"mAP, flip {flip}": percent(interval(cut(rows, name, "standard-all")).value)
                for flip, rows in by_flip.items()},
             f"against {names[0]}": "–" if change is None else percent(
@@ -95,7 +95,7 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
     return table.loc[order.index].reset_index(drop=True)
 
 
-def _changes(record: dict, first: dict) -> str:
+def changes(record: dict, first: dict) -> str:
     """A run's parameters that are not the first run's."""
     own = {key: value for key, value in record["config"].items()
            if value != first["config"][key] and key not in ("preset", "seed")}

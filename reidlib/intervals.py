@@ -34,7 +34,8 @@ class Comparison(NamedTuple):
 
     ``share_in_favour``: share of the resamples in which ``after`` is ahead; a tie counts half.
     ``std``: standard deviation over seeds of the difference; NaN unless both sides have the same
-    seeds, at least two.
+    seeds, at least two. ``seeds_up`` of ``seeds``: in how many of the seeds ``after`` is ahead; 0
+    of 0 where the two sides have different ones.
     """
 
     difference: float
@@ -42,6 +43,8 @@ class Comparison(NamedTuple):
     high: float
     share_in_favour: float
     std: float
+    seeds_up: int
+    seeds: int
 
 
 def interval(per_query: pd.DataFrame, score: str = "mAP", n_resamples: int = 10_000,
@@ -76,16 +79,22 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, score: str = "mAP",
     gain = tables[1].mean(axis=1) - tables[0].mean(axis=1)
     means = _resample(gain, n_resamples, seed).round(TIE)
     share = 0.5 + np.sign(means).mean() / 2
-    same_seeds = tables[0].columns.equals(tables[1].columns)
-    std = _std(tables[1] - tables[0]) if same_seeds else float("nan")
-    return Comparison(float(gain.mean()), *_ends(means, level), float(share), std)
+    by_seed = tables[1] - tables[0]
+    if not tables[0].columns.equals(tables[1].columns):
+        by_seed = by_seed[[]]
+    ahead = int((by_seed.mean(axis=0) > 0).sum())
+    return Comparison(float(gain.mean()), *_ends(means, level), float(share), _std(by_seed), ahead,
+                      by_seed.shape[1])
 
 
 def verdict(comparison: Comparison) -> str:
-    """``better`` or ``worse`` where the interval leaves 0 out, else ``undecided``."""
-    if comparison.low > 0:
+    """``better`` or ``worse`` where the interval leaves 0 out and all seeds agree.
+
+    Else ``undecided``.
+    """
+    if comparison.low > 0 and comparison.seeds_up == comparison.seeds:
         return "better"
-    return "worse" if comparison.high < 0 else "undecided"
+    return "worse" if comparison.high < 0 and not comparison.seeds_up else "undecided"
 
 
 def _queries_by_seed(per_query: pd.DataFrame, score: str) -> pd.DataFrame:

@@ -76,7 +76,7 @@ def steps(queries: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
     """Each results row against the row above, or all ``against`` one: paired bootstrap on AP.
 
     Over identities, in fractions. Columns: row, above, protocol, difference, low, high,
-    share_in_favour, std (over seeds), verdict, seeds_up and seeds.
+    share_in_favour, std (over seeds), seeds_up, seeds and verdict.
     """
     labels, lines = queries["row"].unique().tolist(), []
     pairs = [(against, label) for label in labels if label != against] if against else (
@@ -86,11 +86,8 @@ def steps(queries: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
         if any(side.empty for side in sides):
             continue
         result = compare(*sides)
-        by_seed = [side.groupby("seed")["AP"].mean() for side in sides]
         lines.append({"row": label, "above": above, "protocol": protocol, **result._asdict(),
-                      "verdict": verdict(result),
-                      "seeds_up": int((by_seed[1] > by_seed[0]).sum()),
-                      "seeds": len(by_seed[0])})
+                      "verdict": verdict(result)})
     return pd.DataFrame(lines)
 
 

@@ -85,7 +85,7 @@ def test_each_idea_alone_over_all_folds(found):
         means["amtriplet", "none"] - means["baseline", "none"],
         means["baseline", "query"] - means["baseline", "none"]])
     change = percent(alone.loc["y-pooling alone", "difference"], signed=True)
-    assert f"on 10 people in cross-validation, y-pooling {change} points" in report.pages(
+    assert f"on 10 people in cross-validation, y-pooling {change} [" in report.pages(
         found)["In two minutes"]
 
 

@@ -151,13 +151,16 @@ def test_a_known_shift_is_found():
     up, down = compare(before, after), compare(after, before)
     assert verdict(up) == "better" and up.low < 0.03 < up.high and up.share_in_favour > 0.99
     assert verdict(down) == "worse"
-    assert down == approx((-up.difference, -up.high, -up.low, 1 - up.share_in_favour, up.std))
+    assert (up.seeds_up, down.seeds_up, up.seeds) == (3, 0, 3)
+    assert down[:5] == approx((-up.difference, -up.high, -up.low, 1 - up.share_in_favour, up.std))
+    other_seeds = compare(before, after.assign(seed=after["seed"] + 3))
+    assert (other_seeds.seeds_up, other_seeds.seeds) == (0, 0) and verdict(other_seeds) == "better"
 
 
 def test_a_table_against_itself_is_a_tie():
     rng = np.random.default_rng(9)
     table = random_runs(rng, people(rng), (0, 1))
-    assert compare(table, table) == Comparison(0, 0, 0, 0.5, 0)
+    assert compare(table, table) == Comparison(0, 0, 0, 0.5, 0, 0, 2)
 
 
 def test_ties_count_half_whatever_order_they_add_in():
@@ -166,11 +169,12 @@ def test_ties_count_half_whatever_order_they_add_in():
     assert found.share_in_favour == approx((11 + 6 / 2) / 27, abs=0.015)
 
 
-@pytest.mark.parametrize("low, high, word", [
-    (0.01, 0.02, "better"), (-0.02, -0.01, "worse"), (-0.01, 0.01, "undecided"),
-    (0.0, 0.01, "undecided"), (-0.01, 0.0, "undecided")])
-def test_verdict(low, high, word):
-    assert verdict(Comparison(0.0, low, high, 0.5, 0.0)) == word
+@pytest.mark.parametrize("low, high, seeds_up, word", [
+    (0.01, 0.02, 3, "better"), (-0.02, -0.01, 0, "worse"), (-0.01, 0.01, 3, "undecided"),
+    (0.0, 0.01, 3, "undecided"), (-0.01, 0.0, 0, "undecided"),
+    (0.01, 0.02, 2, "undecided"), (-0.02, -0.01, 1, "undecided")])
+def test_verdict(low, high, seeds_up, word):
+    assert verdict(Comparison(0.0, low, high, 0.5, 0.0, seeds_up, 3)) == word
 
 
 def test_std_over_seeds_is_paired_and_needs_the_same_seeds():

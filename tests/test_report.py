@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from reidlib import report, tables, verify
-from reidlib.config import LADDER, VARIANTS
+from reidlib.config import LADDER, MODELS, SINGLES, VARIANTS
 from reidlib.paths import ROOT, Workspace
 from reidlib.protocols import PROTOCOLS
 from reidlib.results import by_variant, paper_scores, to_markdown
-from reidlib.verdicts import gist, sampling_note
+from reidlib.verdicts import conclusions, gist, sampling_note
 from reidlib.verdicts import verdicts as all_verdicts
 
 LEVELS = {"untrained": 0.5, "baseline": 0.92, "ypool": 0.90, "improved": 0.98, "best": 0.99}
@@ -46,6 +46,12 @@ def queries(levels, variants=VARIANTS):
                             "id": [str(i // 2) for i in range(28)], "AP": cell["value"] + spread,
                             "rank1": 1.0, **cell}) for cell in cells(levels)]
     return by_variant(pd.concat(tables), variants)
+
+
+def every_image(table):
+    """The same scores where every test image is a query."""
+    standard = table[table["protocol"] == "standard"]
+    return pd.concat([table, standard.assign(protocol="standard-all")], ignore_index=True)
 
 
 def verdicts(levels, data="pku-reid"):
@@ -122,7 +128,23 @@ def test_first_hits_are_counted_in_both_directions():
         own = (table["row"] == row) & table["path"].isin([f"{i}.png" for i in paths])
         table.loc[own, "rank1"] = 0.0
     assert tables.first_hits(table, "baseline", "+ flipped query") == (2, 1, 28)
-    assert "of 28 first hits (queries x seeds) they mend 2 and spoil 1" in gist(table)
+    assert ("of the 28 first hits under `standard` (queries x seeds) they mend 2 and spoil 1"
+            in gist(every_image(table)))
+
+
+def test_conclusions_answer_what_was_asked():
+    asked = {"on the 14 test people": (every_image(queries(LEVELS, MODELS)), tables.steps(
+        every_image(queries(LEVELS, SINGLES)), against="baseline"))}
+    numbers, protocol, ideas, *pairs = conclusions(queries(LEVELS), asked, published=True)
+    assert "the baseline has rank-1 92.9 and mAP 90.8 in the paper, 100.0 and 92.0 here" in numbers
+    assert "100.0 and mAP 97.5 in the paper, 100.0 and 99.0 here" in numbers
+    assert "The gain of +6.7 points of mAP is +7.0 here." in numbers
+    assert "the trained baseline has 92.0 and 46.0" in protocol
+    assert "on the 14 test people, y-pooling -1.0 [-1.0, -1.0] (worse)" in ideas
+    assert "flipped query +0.5 [+0.5, +0.5] (better)" in ideas
+    assert [text.split(": ")[1].split(" [")[0] for text in pairs] == ["+3.5", "+0.0", "+3.5"]
+    assert "(undecided) on the 14 test people" in pairs[1]
+    assert conclusions(queries(LEVELS), asked, published=False) == [protocol, ideas, *pairs]
 
 
 def test_few_people_are_said_to_be_few():
