@@ -22,7 +22,8 @@ BESIDE := $(patsubst notebooks/params/%.yaml,%,$(wildcard notebooks/params/$(STU
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 	@echo "  options: STUDY=synthetic|pku-reid|market1501  EPOCHS=5  SEEDS=0,1,2  DEVICE=cpu|cuda  PYTHON=python3"
-	@echo "           AGAIN=1 (train finished runs anew)  JOBS=2 (runs at a time, make paper)"
+	@echo "           AGAIN=1 (train finished runs anew)  JOBS=2 (runs at a time, make paper)  WORKSPACE=/results"
+	@echo "  environment: REIDLIB_DATA and REIDLIB_WEIGHTS, folders of data sets and of pretrained weights"
 
 env: $(ENV) ## create the environment in .venv
 

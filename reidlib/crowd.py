@@ -32,7 +32,11 @@ BLOCK = 512         # images decoded at a time: 77 MB at 224 pixels
 
 def strangers(name: str) -> Dataset:
     """The people of a data set that the study is not about: its training images."""
-    found = read_dataset(name)
+    try:
+        found = read_dataset(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. The strangers of a crowd are of {name}; without them "
+                                "the report leaves that section out") from error
     everybody = found.name == "market1501-dev"  # cut from the training folder as a whole
     people = found.manifest if everybody else found.manifest[found.manifest["split"] == "train"]
     return Dataset(found.name, found.root, people.assign(id=f"{found.name} " + people["id"])
@@ -117,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130  # as shells have it; training has said how to go on
     return 0
 
 

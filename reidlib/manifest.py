@@ -68,7 +68,8 @@ def check_manifest(listing: pd.DataFrame, root: Path | str) -> pd.DataFrame:
     images = inspect_images(root, paths)
     broken = images[images["problem"] != ""]
     refuse(root, broken["path"] + " (" + broken["problem"] + ")", "files that are no whole image",
-            f"replace them or leave them out; formats that are read: {', '.join(IMAGE_FORMATS)}")
+            "get them again or, of your own data, leave them out; formats that are read: "
+            f"{', '.join(IMAGE_FORMATS)}")
     if "sha256" in listing:
         changed = listing["sha256"].to_numpy() != images["sha256"].to_numpy()
         refuse(root, checked.loc[changed, "path"], "files changed since the manifest was written",

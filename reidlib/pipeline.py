@@ -90,7 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                   "device": args.device}
     if workspace.root != ROOT:
         parameters["workspace"] = str(workspace.root)
-    return _run_all(workspace, parameters, args.again)
+    try:
+        return _run_all(workspace, parameters, args.again)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; finished runs and the last epoch are kept, and make report goes "
+                         "on from there\n")
+        return 130  # as shells have it
 
 
 def _run_all(workspace: Workspace, parameters: dict, again: bool) -> int:
@@ -101,8 +106,12 @@ def _run_all(workspace: Workspace, parameters: dict, again: bool) -> int:
         try:
             run_notebook(source, executed / source.name, parameters)
         except PapermillExecutionError as error:
-            sys.stderr.write(f"error in {source.name}: {error.ename}: {error.evalue}\n"
-                             f"Open notebooks/{source.name} (make lab) to look into it.\n")
+            if error.ename in ("ValueError", "FileNotFoundError"):  # they say what to do
+                sys.stderr.write(f"error in {source.name}: {error.evalue}\n")
+            else:
+                sys.stderr.write(f"error in {source.name}: {error.ename}: {error.evalue}\n"
+                                 f"To look into it open notebooks/{source.name} (make lab), with "
+                                 f"study = \"{workspace.study}\" in its first cell of code.\n")
             return 1
         except (DeadKernelError, OSError) as error:
             sys.stderr.write(f"error in {source.name}: {error or 'the kernel died'}\n"

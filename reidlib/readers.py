@@ -186,7 +186,8 @@ def _list_folders(root: Path, layout: Layout) -> pd.DataFrame:
     for folder, split in layout.folders.items():
         if not (root / folder).is_dir():
             raise FileNotFoundError(f"no folder {root / folder}, where the {split} images should "
-                                    "be; data/README.md says how to get and unpack the data")
+                                    "be; data/README.md says how to get the data, REIDLIB_DATA can "
+                                    "name another place for it")
         # a linked folder is listed like a file, to be refused rather than passed over
         files = sorted(file.relative_to(root / folder).as_posix()
                        for file in (root / folder).glob(layout.glob)

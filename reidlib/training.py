@@ -205,6 +205,8 @@ def _note(progress: Progress, row: Row) -> None:
 
 def _reported(epochs: range, name: str, history: list[Row]) -> Iterator[int]:
     """Yield epochs under one bar where a person watches, with one written line each elsewhere."""
+    if epochs and is_main() and not watched():
+        say(f"{name}: training, epoch {epochs.start + 1} to {epochs.stop}")
     with tqdm(total=epochs.stop, initial=epochs.start, desc=name, unit="epoch",
               disable=not (watched() and is_main())) as bar:
         for epoch in epochs:

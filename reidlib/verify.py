@@ -47,7 +47,8 @@ def main() -> int:
     for line in found:
         sys.stderr.write(f"differs: {line}\n")
     if found:
-        sys.stderr.write("make report STUDY=... writes them anew from the finished runs\n")
+        sys.stderr.write("These pages are older than the runs or were changed by hand; make report "
+                         "STUDY=... writes them anew from the finished runs\n")
         return 1
     say(f"reports of {', '.join(report.README_STUDIES)} and the README are what the runs say")
     return 0

@@ -43,7 +43,20 @@ def test_a_failing_cell_leaves_the_old_notebook(notebook, tmp_path):
 def test_the_failing_notebook_and_its_error_are_named(notebook, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "NOTEBOOKS", [notebook("raise ValueError('no such thing')")])
     assert pipeline.main(["--study", "smoke", "--workspace", str(tmp_path)]) == 1
-    assert "error in source.ipynb: ValueError: no such thing" in capsys.readouterr().err
+    assert "error in source.ipynb: no such thing" in capsys.readouterr().err
+    monkeypatch.setattr(pipeline, "NOTEBOOKS", [notebook("{}['lost']")])
+    assert pipeline.main(["--study", "smoke", "--workspace", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "error in source.ipynb: KeyError: 'lost'" in told and 'study = "smoke"' in told
+
+
+def test_a_stopped_report_says_that_it_goes_on(tmp_path, monkeypatch, capsys):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run_notebook", stopped)
+    assert pipeline.main(["--study", "smoke", "--workspace", str(tmp_path)]) == 130
+    assert "make report goes on from there" in capsys.readouterr().err
 
 
 def test_the_page_is_self_contained_and_shows_no_code(tmp_path):

@@ -28,7 +28,7 @@ def mine(tmp_path, monkeypatch):
     backbone = {"name": "vit_tiny_patch16_224", "image_size": 32,
                 "args": {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}}
     model = models.LATransformer(models.build_backbone(pretrained=False, **backbone), 5)
-    models.save(model, tmp_path / "artifacts/synthetic/weights/improved.safetensors", backbone,
+    models.save(model, tmp_path / "artifacts/synthetic/weights/best.safetensors", backbone,
                 {"n_identities": 5})
     monkeypatch.chdir(tmp_path)
     return tmp_path
