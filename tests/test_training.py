@@ -279,8 +279,9 @@ def test_an_epoch_without_a_batch_is_an_error(start):
         training.fit(model, lambda epoch: [], ReidLoss(), optimiser, 1)
 
 
-def test_one_line_an_epoch_without_a_terminal(start, capsys):
+def test_one_line_at_first_and_one_an_epoch_without_a_terminal(start, capsys):
     fit(start(), 2, replace(Recipe(), validate=lambda model: 0.5), name="baseline-s0")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and lines[1].startswith("baseline-s0: epoch 2/2, loss ")
-    assert lines[1].endswith("validation 0.500")
+    assert lines[0] == "baseline-s0: training, epoch 1 to 2" and len(lines) == 3
+    assert lines[2].startswith("baseline-s0: epoch 2/2, loss ")
+    assert lines[2].endswith("validation 0.500")
