@@ -139,6 +139,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # ours: the candidate of pku-reid-finalists that did best on held-out training people
     "best": {"backbone_lr": 1e-4, "global_weight": 32.0, "feature": "local"},
 }
+# at the learning rate of `best`: is a verdict on the paper's ideas one on rates?
+PRESETS |= {f"{name}-1e-4": {**PRESETS[name], "backbone_lr": 1e-4}
+            for name in ("baseline", "improved")}
 # What a study may not set for all of its presets: the paper's ideas. `best` is a recipe as a whole;
 # where it and the study differ, the preset counts, as always.
 IDEAS = ("y_pooling", "am_margin", "triplet_margin", "images_per_identity")
@@ -180,6 +183,11 @@ SINGLES = (
     Variant("y-pooling alone", "ypool", "none"),
     Variant("AM-Softmax + triplet alone", "amtriplet", "none"),
     Variant("flipped query alone", "baseline", "query"),
+)
+# The paper's model and its baseline once more, at the learning rate of `best`.
+AT_BESTS_RATE = (
+    Variant("baseline, rate of best", "baseline-1e-4", "none"),
+    Variant("improved, rate of best", "improved-1e-4", "query"),
 )
 
 

@@ -2,7 +2,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from reidlib.config import PRESETS, SINGLES, VARIANTS, TrainConfig, make_config
+from reidlib.config import AT_BESTS_RATE, PRESETS, SINGLES, VARIANTS, TrainConfig, make_config
 from reidlib.studies import PARAMS, load_study
 
 STUDIES = sorted(path.stem for path in PARAMS.glob("*.yaml"))
@@ -28,7 +28,11 @@ def test_presets_are_differences_on_top_of_the_study():
 
 
 def test_every_results_row_has_its_preset():
-    assert {v.preset for v in (*VARIANTS, *SINGLES)} == set(PRESETS)
+    assert {v.preset for v in (*VARIANTS, *SINGLES, *AT_BESTS_RATE)} == set(PRESETS)
+    for variant in AT_BESTS_RATE:
+        name = variant.preset.removesuffix("-1e-4")
+        assert PRESETS[variant.preset] == {**PRESETS[name],
+                                           "backbone_lr": PRESETS["best"]["backbone_lr"]}
 
 
 @pytest.mark.parametrize("name", STUDIES)
