@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from reidlib import beside
-from reidlib.config import LADDER, MODELS, SINGLES, VARIANTS
+from reidlib.config import AT_BESTS_RATE, LADDER, MODELS, SINGLES, VARIANTS
 from reidlib.intervals import interval
 from reidlib.paths import Workspace
 from reidlib.results import collect_runs, paper_scores, read_study
@@ -41,12 +41,14 @@ class Findings:
         records = {name: self._whole(name, lambda name=name: beside.records_of(workspace, name))
                    for name in ("blockwise", "folds", "selection", "finalists")}
         self.beside = {name: found for name, found in records.items() if found}
-        self.folds = None
+        self.folds, self.at_bests_rate = None, pd.DataFrame()
         people = cut(models, "baseline", "standard-all").dropna(subset="AP")["id"].nunique()
         self.asked = {f"on the {people} test people": (models, self.alone)}
         if records["folds"]:
             self.folds = query_rows(records["folds"], MODELS)
             self.folds_alone = steps(query_rows(records["folds"], SINGLES), against="baseline")
+            at_bests_rate = query_rows(records["folds"], AT_BESTS_RATE)
+            self.at_bests_rate = steps(at_bests_rate, AT_BESTS_RATE[0].label)
             self.asked[f"on {self.folds['id'].nunique()} people in cross-validation"] = (
                 self.folds, self.folds_alone)
         self.crowd = self._whole("crowd", lambda: beside.crowd(workspace, self.study))

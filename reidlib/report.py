@@ -145,10 +145,12 @@ def pages(found: Findings) -> dict[str, str]:
             to_markdown(every_protocol(found.schedules[schedule(records_there)]))])
     if found.folds is not None:
         models = {row: steps(found.folds, against=row) for row in ("baseline", "improved")}
-        sections["Everybody tested by a stranger"] = "\n\n".join([
-            FOLDS_NOTE, setting_of_folds(found.beside["folds"]),
-            to_markdown(found.tables["folds"]), _best(models),
-            "Each idea alone:", to_markdown(steps_table(found.folds_alone))])
+        parts = [FOLDS_NOTE, setting_of_folds(found.beside["folds"]),
+                 to_markdown(found.tables["folds"]), _best(models),
+                 "Each idea alone:", to_markdown(steps_table(found.folds_alone))]
+        if len(found.at_bests_rate):
+            parts += [RATE_NOTE, to_markdown(steps_table(found.at_bests_rate))]
+        sections["Everybody tested by a stranger"] = "\n\n".join(parts)
     if found.crowd:
         crowd = found.crowd[0]["strangers"]
         sections["A crowd of strangers"] = "\n\n".join([
@@ -179,6 +181,11 @@ def _conclusions(found: Findings) -> list[str]:
             f"**To weigh this.** {len(tried)} recipes were tried on held-out training people, and "
             "`best` is what remained; these people are in the cross-validation too. The paper's "
             "ideas were trained with the baseline's rates and epochs, without such a search.")
+        for step in found.at_bests_rate.itertuples():
+            ends = step.low, step.high
+            sentences[-1] += (f" With the larger rate of `best` for both, the paper's model is at "
+                              f"{percent(step.difference, step.std, True, ends)} points against its "
+                              f"baseline in cross-validation ({step.verdict}).")
     return sentences
 
 
@@ -248,6 +255,9 @@ FOLDS_NOTE = (
     "of its fold, under `standard`. Scores are pooled over folds, intervals are over people. "
     "`best` was chosen on some of these people, so its place here is a little flattered; on the "
     "test people above it is not.")
+RATE_NOTE = (
+    "Is the verdict on the paper's model one on learning rates? It and its baseline at the rate of "
+    "`best`, which was chosen on variants of the baseline:")
 CROWD_NOTE = (
     "Every test image asks the test gallery and strangers: training images of {name} "
     "({images:,} images of {identities:,} people), on whom nothing was trained. Under `standard`, "

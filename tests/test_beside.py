@@ -42,7 +42,8 @@ def ws(study, tmp_path_factory):
     results.write_csv(workspace.tables / "audit.csv", pd.DataFrame(
         {"check": ["query copies in gallery"], "words": ["All is well."]}))
     models = tuple(model.preset for model in MODELS)
-    others = {"folds": {"folds": 2, "presets": (*models, "ypool", "amtriplet")},
+    others = {"folds": {"folds": 2, "presets": (*models, "ypool", "amtriplet", "baseline-1e-4",
+                                                "improved-1e-4")},
               "blockwise": {"presets": models[:2], "train": {
                   **study.train, "schedule": "blockwise", "release_every": 1}},
               "selection": {"folds": 2, "fold": 0, "people": "train", "candidates": {
@@ -87,6 +88,19 @@ def test_each_idea_alone_over_all_folds(found):
     change = percent(alone.loc["y-pooling alone", "difference"], signed=True)
     assert f"on 10 people in cross-validation, y-pooling {change} [" in report.pages(
         found)["In two minutes"]
+
+
+def test_the_papers_model_at_the_rate_of_best(found):
+    step, = found.at_bests_rate.itertuples()
+    runs_at = {r["preset"]: r["config"] for r in found.beside["folds"]}
+    differing = {key for key, value in runs_at["improved-1e-4"].items()
+                 if value != runs_at["improved"][key]}
+    assert differing == {"preset", "backbone_lr"}
+    tested = results.read_tables(found.beside["folds"], "per_query")
+    means = tested.groupby(["preset", "flip"])["AP"].mean()
+    assert step.difference == pytest.approx(means["improved-1e-4", "query"]
+                                            - means["baseline-1e-4", "none"])
+    assert "| improved, rate of best |" in report.pages(found)["Everybody tested by a stranger"]
 
 
 def test_schedules_stand_side_by_side(found):
