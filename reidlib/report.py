@@ -182,10 +182,10 @@ def _conclusions(found: Findings) -> list[str]:
             "`best` is what remained; these people are in the cross-validation too. The paper's "
             "ideas were trained with the baseline's rates and epochs, without such a search.")
         for step in found.at_bests_rate.itertuples():
-            ends = step.low, step.high
-            sentences[-1] += (f" With the larger rate of `best` for both, the paper's model is at "
-                              f"{percent(step.difference, step.std, True, ends)} points against its "
-                              f"baseline in cross-validation ({step.verdict}).")
+            change = percent(step.difference, step.std, True, (step.low, step.high))
+            sentences[-1] += (" With the larger rate of `best` for both, the paper's model is at "
+                              f"{change} points against its baseline in cross-validation "
+                              f"({step.verdict}).")
     return sentences
 
 
