@@ -10,7 +10,7 @@ from dataclasses import replace
 import pandas as pd
 
 from reidlib.config import MODELS, Variant
-from reidlib.intervals import interval
+from reidlib.intervals import compare, interval, verdict
 from reidlib.paths import Workspace
 from reidlib.results import collect_runs, percent, read_run, read_study, read_tables
 from reidlib.studies import Study
@@ -128,6 +128,21 @@ def crowd_scores(records: list[dict]) -> pd.DataFrame:
     labels = {model.preset: model.label for model in MODELS}
     lines = [{"row": labels[preset], "strangers": size, **interval(own)._asdict()}
              for (preset, size), own in queries.groupby(["preset", "strangers"], sort=False)]
+    return pd.DataFrame(lines)
+
+
+def crowd_steps(records: list[dict]) -> pd.DataFrame:
+    """Each model against the baseline, before every number of strangers, to read."""
+    queries = read_tables(records, "per_query")
+    lines = []
+    for size, own in queries.groupby("strangers"):
+        base, *others = (own[own["preset"] == model.preset] for model in MODELS)
+        for model, after in zip(MODELS[1:], others, strict=True):
+            found = compare(base, after)
+            lines.append({"model": model.label, "against": MODELS[0].label,
+                          "strangers": f"{size:,}", "change of mAP": percent(
+                              found.difference, found.std, True, (found.low, found.high)),
+                          "verdict": verdict(found)})
     return pd.DataFrame(lines)
 
 

@@ -154,7 +154,8 @@ def pages(found: Findings) -> dict[str, str]:
     if found.crowd:
         crowd = found.crowd[0]["strangers"]
         sections["A crowd of strangers"] = "\n\n".join([
-            CROWD_NOTE.format(**crowd), to_markdown(beside.crowd_table(found.tables["crowd"]))])
+            CROWD_NOTE.format(**crowd), to_markdown(beside.crowd_table(found.tables["crowd"])),
+            to_markdown(beside.crowd_steps(found.crowd))])
     if "selection" in found.beside:
         sections["How `best` was chosen"] = "\n\n".join([
             SELECTION_NOTE, *(_selected(found, name) for name in ("selection", "finalists")
@@ -175,6 +176,13 @@ def pages(found: Findings) -> dict[str, str]:
 def _conclusions(found: Findings) -> list[str]:
     """The verdict, with what has to be known of how `best` came about."""
     sentences = conclusions(found.queries, found.asked, found.on_the_papers_data)
+    if found.crowd:
+        falls = found.tables["crowd"].groupby("row", sort=False)["value"].agg(["first", "last"])
+        sentences.append(
+            f"**In a crowd** of {found.crowd[0]['strangers']['images']:,} strangers (one seed, "
+            "`standard-all`) mAP falls " + ", ".join(
+                f"from {percent(row.first)} to {percent(row.last)} ({row.Index})"
+                for row in falls.itertuples()) + ".")
     if "selection" in found.beside:
         tried = {r["preset"] for r in found.beside["selection"]}
         sentences.append(

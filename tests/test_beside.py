@@ -153,6 +153,19 @@ def test_crowd_against_plain_rankings(ws, found):
         "model", "0 strangers", "10 strangers", "96 strangers"]
 
 
+def test_models_are_compared_before_every_crowd(found):
+    table = beside.crowd_steps(found.crowd).set_index(["model", "strangers"])
+    assert list(table.index) == [(m, s) for s in ("0", "10", "96") for m in ("improved", "best")]
+    means = results.read_tables(found.crowd, "per_query").groupby(["preset", "strangers"])[
+        "AP"].mean()
+    for preset in ("improved", "best"):
+        change = percent(means[preset, 96] - means["baseline", 96], signed=True)
+        assert table.loc[(preset, "96"), "change of mAP"].startswith(f"{change} [")
+    front = report.pages(found)["In two minutes"]
+    assert (f"from {percent(means['best', 0])} to {percent(means['best', 96])} (best)" in front
+            and "**In a crowd** of 96 strangers" in front)
+
+
 def test_scores_in_a_crowd_by_hand(make_embedded):
     """A stranger between query and match costs it half of its precision."""
     test = make_embedded([0, 20], ["a", "a"], ["1", "2"])
