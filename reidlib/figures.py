@@ -146,11 +146,12 @@ def ablation_bars(scores: pd.DataFrame, paper: pd.DataFrame | None = None,
 
 
 @styled
-def score_dots(scores: pd.DataFrame, by: str, published: float | None = None) -> Figure:
+def score_dots(scores: pd.DataFrame, by: str, label: str, published: float | None = None
+               ) -> Figure:
     """mAP with its interval of each row by each way of asking: dots side by side in its column.
 
-    Columns: ``row``, ``by``, and ``value, low, high`` (fractions). ``published``: a number of the
-    paper's, marked in the first column.
+    Columns: ``row``, ``by``, and ``value, low, high`` (fractions). ``label``: of the axis of
+    ``by``; ``published``: a number of the paper's, marked in the first column.
     """
     check_frame(scores, ["row", by, "value", "low", "high"], key=["row", by],
                 fractions=["value", "low", "high"])
@@ -170,8 +171,9 @@ def score_dots(scores: pd.DataFrame, by: str, published: float | None = None) ->
     if published is not None:
         ax.plot([-0.45, 0.45], [published] * 2, color="black", lw=1.2, ls=":", label="published",
                 zorder=1)
-    ax.set_xticks(range(len(columns)), [fill(str(c), 18) for c in columns])
-    ax.set(ylabel="mAP (95 % interval)", ylim=(0, 1.03),
+    ax.set_xticks(range(len(columns)), [fill(f"{c:,}" if isinstance(c, int) else c, 18)
+                                          for c in columns])
+    ax.set(xlabel=label, ylabel="mAP (95 % interval)", ylim=(0, 1.03),
            xlim=(-0.5, len(columns) - 0.5))
     ax.grid(False, axis="x")
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5)

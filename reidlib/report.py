@@ -89,14 +89,15 @@ def draw(found: Findings) -> None:
     """Draw the figures that are of the report alone: they show several studies."""
     paper = paper_scores().set_index("row")
     claimed = paper.loc["+ flipped query", "mAP"] if found.on_the_papers_data else None
-    drawn = {"overview": (found.tables["overview"], "measure", claimed)}
+    drawn = {"overview": (found.tables["overview"], "measure", "rules and queries", claimed)}
     if "schedules" in found.tables:
         scores = found.tables["schedules"]
-        drawn["schedules"] = scores[scores["protocol"] == "standard-all"], "schedule", None
+        drawn["schedules"] = (scores[scores["protocol"] == "standard-all"], "schedule",
+                              "training schedule", None)
     if found.crowd:
-        drawn["crowd"] = found.tables["crowd"], "strangers", None
-    for name, (scores, by, published) in drawn.items():
-        fig = score_dots(scores, by, published)
+        drawn["crowd"] = found.tables["crowd"], "strangers", "strangers in the gallery", None
+    for name, (scores, *what) in drawn.items():
+        fig = score_dots(scores, *what)
         save_figure(fig, found.workspace.figures / f"{name}.png", scores)
         plt.close(fig)
 

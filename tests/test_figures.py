@@ -251,16 +251,17 @@ def test_score_dots_show_every_value_with_its_interval():
     frame = pd.DataFrame([{"row": row, "measure": measure, "value": 0.5 + 0.1 * i, "low": 0.4,
                            "high": 0.95} for i, row in enumerate(("baseline", "best"))
                           for measure in ("the paper's rules", "standard")])
-    fig = score_dots(frame, "measure", published=0.975)
+    fig = score_dots(frame, "measure", "asked", published=0.975)
     ax, = fig.axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["the paper's rules", "standard"]
+    assert ax.get_xlabel() == "asked"
     assert sorted(text.get_text() for text in ax.texts) == ["50", "50", "60", "60"]
     lines = [path.vertices[:, 1].tolist() for lines in ax.collections for path in lines.get_paths()]
     assert lines == [[0.4, 0.95]] * 4
     names = [text.get_text() for text in fig.legends[0].get_texts()]
     assert names == ["baseline", "best", "published"]
     with pytest.raises(ValueError, match="more than one row"):
-        score_dots(pd.concat([frame, frame]), "measure")
+        score_dots(pd.concat([frame, frame]), "measure", "asked")
 
 
 def test_intervals_are_drawn_over_the_bars_of_their_row():
