@@ -190,11 +190,12 @@ def _conclusions(found: Findings) -> list[str]:
             f"**To weigh this.** {len(tried)} recipes were tried on held-out training people, and "
             "`best` is what remained; these people are in the cross-validation too. The paper's "
             "ideas were trained with the baseline's rates and epochs, without such a search.")
-        for step in found.at_bests_rate.itertuples():
-            change = percent(step.difference, step.std, True, (step.low, step.high))
-            sentences[-1] += (" With the larger rate of `best` for both, the paper's model is at "
-                              f"{change} points against its baseline in cross-validation "
-                              f"({step.verdict}).")
+        if len(found.at_bests_rate):
+            paper, ours = (f"{percent(r.difference, r.std, True, (r.low, r.high))} ({r.verdict})"
+                           for r in found.at_bests_rate.itertuples())
+            sentences[-1] += (" With the larger rate of `best` for all, in cross-validation, the "
+                              f"paper's model against its baseline is {paper}, `best` against the "
+                              f"paper's model {ours}.")
     return sentences
 
 
@@ -265,8 +266,8 @@ FOLDS_NOTE = (
     "`best` was chosen on some of these people, so its place here is a little flattered; on the "
     "test people above it is not.")
 RATE_NOTE = (
-    "Is the verdict on the paper's model one on learning rates? It and its baseline at the rate of "
-    "`best`, which was chosen on variants of the baseline:")
+    "Is the verdict on the paper's model one on learning rates? It, its baseline and `best` at the "
+    "rate of `best`, which was chosen on variants of the baseline:")
 CROWD_NOTE = (
     "Every test image asks the test gallery and strangers: training images of {name} "
     "({images:,} images of {identities:,} people), on whom nothing was trained. Under `standard`, "

@@ -91,7 +91,7 @@ def test_each_idea_alone_over_all_folds(found):
 
 
 def test_the_papers_model_at_the_rate_of_best(found):
-    step, = found.at_bests_rate.itertuples()
+    step, against_best = found.at_bests_rate.itertuples()
     runs_at = {r["preset"]: r["config"] for r in found.beside["folds"]}
     differing = {key for key, value in runs_at["improved-1e-4"].items()
                  if value != runs_at["improved"][key]}
@@ -100,6 +100,8 @@ def test_the_papers_model_at_the_rate_of_best(found):
     means = tested.groupby(["preset", "flip"])["AP"].mean()
     assert step.difference == pytest.approx(means["improved-1e-4", "query"]
                                             - means["baseline-1e-4", "none"])
+    assert against_best.difference == pytest.approx(means["best", "both"]
+                                                    - means["improved-1e-4", "query"])
     assert "| improved, rate of best |" in report.pages(found)["Everybody tested by a stranger"]
 
 
