@@ -123,6 +123,7 @@ def test_the_command_line_trains_one_run_in_two_processes(tmp_path):
                           timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith("improved-s0")]
-    assert len(lines) == 2 and "epoch 1/1" in lines[0] and "standard mAP" in lines[1]
+    assert len(lines) == 3 and "training, epoch 1 to 1" in lines[0]
+    assert "epoch 1/1" in lines[1] and "standard mAP" in lines[2]
     record = json.loads((tmp_path / "reports/smoke/runs/improved-s0/run.json").read_text())
     assert record["cost"]["processes"] == 2 and not list(tmp_path.rglob("*.partial*"))
