@@ -10,11 +10,11 @@ from dataclasses import replace
 import pandas as pd
 
 from reidlib.config import MODELS, Variant
-from reidlib.intervals import compare, interval, verdict
+from reidlib.intervals import interval
 from reidlib.paths import Workspace
-from reidlib.results import collect_runs, percent, read_run, read_study, read_tables
+from reidlib.results import by_variant, collect_runs, percent, read_run, read_study, read_tables
 from reidlib.studies import Study
-from reidlib.tables import COMPARED, cells, cut, every_interval, query_rows, steps
+from reidlib.tables import COMPARED, cells, cut, every_interval, query_rows, steps, steps_table
 
 
 def records_of(workspace: Workspace, name: str) -> list[dict] | None:
@@ -133,17 +133,11 @@ def crowd_scores(records: list[dict]) -> pd.DataFrame:
 
 def crowd_steps(records: list[dict]) -> pd.DataFrame:
     """Each model against the baseline, before every number of strangers, to read."""
-    queries = read_tables(records, "per_query")
-    lines = []
-    for size, own in queries.groupby("strangers"):
-        base, *others = (own[own["preset"] == model.preset] for model in MODELS)
-        for model, after in zip(MODELS[1:], others, strict=True):
-            found = compare(base, after)
-            lines.append({"model": model.label, "against": MODELS[0].label,
-                          "strangers": f"{size:,}", "change of mAP": percent(
-                              found.difference, found.std, True, (found.low, found.high)),
-                          "verdict": verdict(found)})
-    return pd.DataFrame(lines)
+    queries, base = read_tables(records, "per_query"), MODELS[0].label
+    parts = [steps_table(steps(by_variant(own, MODELS), against=base)).assign(strangers=f"{size:,}")
+             for size, own in queries.groupby("strangers")]
+    shown = ["step", "against", "strangers", "change of mAP", "verdict"]
+    return pd.concat(parts, ignore_index=True)[shown].rename(columns={"step": "model"})
 
 
 def crowd_table(scores: pd.DataFrame) -> pd.DataFrame:

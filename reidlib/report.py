@@ -21,6 +21,7 @@ from reidlib.results import (
 from reidlib.style import save_figure
 from reidlib.tables import (
     cells,
+    change,
     cost,
     device_name,
     every_interval,
@@ -191,8 +192,7 @@ def _conclusions(found: Findings) -> list[str]:
             "`best` is what remained; these people are in the cross-validation too. The paper's "
             "ideas were trained with the baseline's rates and epochs, without such a search.")
         if len(found.at_bests_rate):
-            paper, ours = (f"{percent(r.difference, r.std, True, (r.low, r.high))} ({r.verdict})"
-                           for r in found.at_bests_rate.itertuples())
+            paper, ours = (f"{change(r)} ({r.verdict})" for r in found.at_bests_rate.itertuples())
             sentences[-1] += (" With the larger rate of `best` for all, in cross-validation, the "
                               f"paper's model against its baseline is {paper}, `best` against the "
                               f"paper's model {ours}.")

@@ -102,12 +102,16 @@ def first_hits(queries: pd.DataFrame, before: str, after: str) -> tuple[int, int
     return (int((~right[0] & right[1]).sum()), int((right[0] & ~right[1]).sum()), len(right[0]))
 
 
+def change(found) -> str:
+    """A ``Comparison``, or a line of ``steps``, in percentage points."""
+    return percent(found.difference, found.std, True, (found.low, found.high))
+
+
 def steps_table(table: pd.DataFrame) -> pd.DataFrame:
     """``steps`` in percent, for reading."""
     return pd.DataFrame({
         "step": table["row"], "against": table["above"], "protocol": table["protocol"],
-        "change of mAP": [percent(r.difference, r.std, True, (r.low, r.high))
-                          for r in table.itertuples()],
+        "change of mAP": [change(r) for r in table.itertuples()],
         "resamples in favour": table["share_in_favour"].map(percent),
         "seeds up": [f"{r.seeds_up} of {r.seeds}" for r in table.itertuples()],
         "verdict": table["verdict"]})

@@ -8,7 +8,7 @@ from reidlib.config import MODELS
 from reidlib.intervals import Comparison, compare, interval, verdict
 from reidlib.results import by_variant, paper_scores, percent, score_table
 from reidlib.studies import Study
-from reidlib.tables import SHOWN, cut, first_hits
+from reidlib.tables import SHOWN, change, cut, first_hits
 
 
 def setting(study: Study, records: Sequence[dict]) -> str:
@@ -88,7 +88,7 @@ def _plain(ours: dict[str, pd.DataFrame]) -> str:
 
 
 def _step(changes: pd.DataFrame, published: float) -> str:
-    parts = [f"{percent(r.difference, r.std, True, (r.low, r.high))} under `{r.protocol}` "
+    parts = [f"{change(r)} under `{r.protocol}` "
              f"({r.verdict}; up in {r.seeds_up} of {r.seeds} seeds)" for r in changes.itertuples()]
     return (f"The step changes mAP by {'; '.join(parts)}; in the paper by "
             f"{percent(published, signed=True)}.")
@@ -143,7 +143,7 @@ def conclusions(queries: pd.DataFrame, asked: Mapping[str, tuple[pd.DataFrame, p
                                     for label in (before, after)))
                    for where, (models, _) in asked.items()}
         sentences.append(f"**{name} (mAP, `standard-all`): " + ", ".join(
-            f"{_change(change)} {where}" for where, change in changes.items()) + ".")
+            f"{_change(found)} {where}" for where, found in changes.items()) + ".")
     return sentences
 
 
@@ -164,12 +164,9 @@ def _reproduced(queries: pd.DataFrame) -> str:
 
 
 def _alone(steps: pd.DataFrame) -> str:
-    return ", ".join(
-        f"{row.row.removesuffix(' alone')} "
-        f"{percent(row.difference, row.std, True, (row.low, row.high))} ({row.verdict})"
-        for row in steps.itertuples() if row.protocol == "standard-all")
+    return ", ".join(f"{row.row.removesuffix(' alone')} {change(row)} ({row.verdict})"
+                     for row in steps.itertuples() if row.protocol == "standard-all")
 
 
 def _change(found: Comparison) -> str:
-    return (f"{percent(found.difference, found.std, True, (found.low, found.high))} points "
-            f"({verdict(found)})")
+    return f"{change(found)} points ({verdict(found)})"
