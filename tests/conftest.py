@@ -5,8 +5,8 @@ import pytest
 import timm
 import torch
 
-from reidlib.models import LATransformer
-from reidlib.retrieval import Embedded
+from reidlib.evaluation.embeddings import Embeddings
+from reidlib.models.la_transformer import LATransformer
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def make_images():
 
 @pytest.fixture
 def make_embedded():
-    """Embedded images from 2-D directions (degrees): nearer angles are more similar."""
+    """Embeddings images from 2-D directions (degrees): nearer angles are more similar."""
 
     def make(angles, ids, cams, sha256=None, mirrored=None):
         def unit(degrees):
@@ -45,7 +45,7 @@ def make_embedded():
             return np.stack([np.cos(radians), np.sin(radians)], 1).astype(np.float32)
 
         n = len(ids)
-        return Embedded(unit(angles), unit(angles if mirrored is None else mirrored),
+        return Embeddings(unit(angles), unit(angles if mirrored is None else mirrored),
                         np.array([f"{i}.png" for i in range(n)], dtype=str),
                         np.array(ids, dtype=str), np.array(cams, dtype=str),
                         np.array(sha256 or [f"{id(ids)}-{i}" for i in range(n)], dtype=str))

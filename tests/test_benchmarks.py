@@ -11,16 +11,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from benchmarks import measure, plain, training
-from benchmarks.evaluation import candidates as evaluation_rows
-from benchmarks.measure import COLUMNS, TINY, Candidate, PeakMemory, Size, make_pair, resident_mb
-from benchmarks.reranking import dense_rerank
-from benchmarks.search import scaling
-from benchmarks.workload import Step
-from reidlib.paths import ROOT
-from reidlib.reranking import rerank
-from reidlib.scoring import evaluate
+from tests.benchmarks.search import scaling
+
+from reidlib.evaluation.reranking import rerank
+from reidlib.evaluation.scoring import evaluate
+from reidlib.utils.paths import ROOT
+from tests.benchmarks.evaluation import candidates as evaluation_rows
+from tests.benchmarks.measure import (
+    COLUMNS,
+    TINY,
+    Candidate,
+    PeakMemory,
+    Size,
+    make_pair,
+    resident_mb,
+)
+from tests.benchmarks.reranking import dense_rerank
+from tests.benchmarks.workload import Step
 
 MODULES = {"evaluation": ["floor", "reidlib standard", "reidlib all 5 protocols",
                           "reidlib all 6 protocols", "numpy", "torchmetrics",
@@ -48,7 +56,7 @@ def check(table, expected, printed):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("module", ["evaluation", "reranking"])
 def test_small_size_in_this_process(module, tmp_path, monkeypatch, capsys):
-    rows = importlib.import_module(f"benchmarks.{module}")
+    rows = importlib.import_module(f"tests.benchmarks.{module}")
     sizes = (TINY,) if module == "evaluation" else (TINY, Size(10, 90, 32, 5))
     chosen = {"small": rows.candidates(*sizes)}
 
@@ -64,7 +72,7 @@ def test_small_size_in_this_process(module, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("module", ["training", "embedding"])
 def test_training_and_embedding_small_with_the_gpus_rows_empty(module, tmp_path, monkeypatch,
                                                                capsys):
-    rows = importlib.import_module(f"benchmarks.{module}")
+    rows = importlib.import_module(f"tests.benchmarks.{module}")
     step = Step("tiny", 32).tiny()
     chosen = {"small": rows.candidates([step, replace(step, device="cuda")], [])}
 
@@ -111,7 +119,7 @@ def test_growth_is_per_image_and_knows_the_machines_rate():
 
 
 def test_small_size_in_processes_of_their_own(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "benchmarks.search", "--size", "small",
+    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.search", "--size", "small",
                            "--reports", str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
                           check=True)
     check(pd.read_csv(tmp_path / "search.csv"), MODULES["search"], done.stdout)

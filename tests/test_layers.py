@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reidlib.paths import ROOT
+from reidlib.utils.paths import ROOT
 
 LAYERS = [
     "paths progress",

@@ -7,9 +7,9 @@ import nbformat
 import papermill
 import pytest
 
-from reidlib.paths import ROOT
-from reidlib.pipeline import NOTEBOOKS
-from reidlib.studies import load_study
+from reidlib.experiments.study import load_study
+from reidlib.report.notebooks import NOTEBOOKS
+from reidlib.utils.paths import ROOT
 
 PARAMETERS = {"study", "epochs", "seeds", "device", "workspace", "jobs"}
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 
-from reidlib import models
-from reidlib.config import TrainConfig, make_config
-from reidlib.drawing import SyntheticSpec
-from reidlib.paths import ROOT
-from reidlib.readers import read_dataset
-from reidlib.studies import load_study
-from reidlib.synthetic import write_dataset
+from reidlib.data.datasets import read_dataset
+from reidlib.data.synthetic.dataset import write_dataset
+from reidlib.data.synthetic.spec import SyntheticSpec
+from reidlib.experiments.config import TrainConfig
+from reidlib.experiments.presets import make_config
+from reidlib.experiments.study import load_study
+from reidlib.models import files, la_transformer
+from reidlib.utils.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
 
@@ -27,8 +28,8 @@ def mine(tmp_path, monkeypatch):
         shutil.copy(folder / path, tmp_path / name)
     backbone = {"name": "vit_tiny_patch16_224", "image_size": 32,
                 "args": {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}}
-    model = models.LATransformer(models.build_backbone(pretrained=False, **backbone), 5)
-    models.save(model, tmp_path / "artifacts/synthetic/weights/best.safetensors", backbone,
+    model = la_transformer.LATransformer(backbone.build_backbone(pretrained=False, **backbone), 5)
+    files.save(model, tmp_path / "artifacts/synthetic/weights/best.safetensors", backbone,
                 {"n_identities": 5})
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,0 +1,188 @@
+"""The command line: ``reidlib <command>`` or ``python -m reidlib <command>``.
+
+Here, and nowhere else, errors become messages and exit codes: 0 done, 1 failed with a message, 2 a
+wrong command line, 130 stopped with Ctrl-C. Libraries are imported by the command that needs them,
+so that help and tab completion answer at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from reidlib.utils.console import log
+from reidlib.utils.errors import NotebookError
+from reidlib.utils.paths import PARAMS, ROOT, Workspace
+
+STOPPED = "stopped; finished runs and finished epochs are kept: the same command goes on from there"
+
+app = typer.Typer(name="reidlib", no_args_is_help=True, pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"]},
+                  help="Person re-identification: train, score and report, under named protocols.")
+
+
+def study_names() -> list[str]:
+    """For tab completion."""
+    return sorted(path.stem for path in PARAMS.glob("*.yaml"))
+
+
+def preset_names() -> list[str]:
+    """For tab completion."""
+    from reidlib.experiments.presets import PRESETS
+
+    return list(PRESETS)
+
+
+def numbers(text: str | list[int]) -> list[int]:
+    """``0,1,2`` as whole numbers."""
+    try:
+        return text if isinstance(text, list) else [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter("expected whole numbers separated by commas, such as 0,1,2; "
+                                 f"got {text!r}") from error
+
+
+Study = Annotated[str, typer.Option(help="a file of notebooks/params, without .yaml",
+                                    autocompletion=study_names)]
+Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda or cuda:<n>")]
+Folder = Annotated[Path, typer.Option("--workspace", help="write reports/ and artifacts/ below "
+                                      "this folder", show_default="this repository")]
+Again = Annotated[bool, typer.Option("--again", help="train finished runs again")]
+Tracker = Annotated[str | None, typer.Option(help="follow the training, such as tensorboard (pip "
+                                             "install -e '.[tensorboard]')")]
+
+
+@app.command()
+def report(study: Study = "synthetic", device: Device = "auto", workspace: Folder = ROOT,
+           epochs: Annotated[int | None, typer.Option(help="instead of the study's")] = None,
+           seeds: Annotated[list[int] | None, typer.Option(
+               parser=numbers, metavar="0,1,2", help="instead of the study's")] = None,
+           again: Again = False) -> None:
+    """Run the notebooks of a study in their order and write its report.
+
+    Finished runs are not trained again.
+    """
+    from reidlib.experiments.study import load_study
+    from reidlib.report.notebooks import run_notebooks
+    from reidlib.utils.reproducibility import pick_device
+
+    seeds = seeds[0] if seeds and isinstance(seeds[0], list) else seeds
+    pick_device(device)
+    os.environ["REIDLIB_HEADLESS"] = "1"
+    run_notebooks(load_study(study, epochs, seeds), Workspace(study, workspace.resolve()),
+                  {"epochs": epochs, "seeds": seeds, "device": device}, again)
+
+
+@app.command()
+def run(study: Study, preset: Annotated[str, typer.Option(
+            help="one of reidlib.experiments.presets, or a candidate of the study",
+            autocompletion=preset_names)],
+        seed: int = 0, device: Device = "auto", workspace: Folder = ROOT,
+        tracker: Tracker = None) -> None:
+    """Train and score one run of a study.
+
+    With `accelerate launch -m reidlib run ...` several processes, on one or more machines, work on
+    it together.
+    """
+    from reidlib.experiments.runner import run_one
+    from reidlib.utils.distributed import is_main
+
+    record = run_one(Workspace(study, workspace.resolve()), preset, seed, device, tracker)
+    if is_main():
+        score = record["scores"][0]
+        log(f"{record['run_id']}: {score['protocol']} mAP {score['mAP']:.3f}, rank-1 "
+            f"{score['rank1']:.3f}; record in {record['folder']}")
+
+
+@app.command("study")
+def run_study(study: Study, device: Device = "auto", workspace: Folder = ROOT,
+              jobs: Annotated[int, typer.Option(help="runs at a time")] = 1,
+              again: Again = False) -> None:
+    """Train and score all runs of a study: presets or candidates, in all seeds and folds."""
+    from reidlib.experiments.batch import run_all
+    from reidlib.experiments.study import load_study
+
+    run_all(load_study(study), workspace.resolve(), device, jobs, again)
+
+
+@app.command()
+def distractors(study: Study, device: Device = "auto", workspace: Folder = ROOT,
+                images: Annotated[str, typer.Option(help="data set whose training images are "
+                                                    "added to the gallery")] = "market1501"
+                ) -> None:
+    """Score the compared models with images of other people added to the gallery.
+
+    The study's notebook 01_data has been run before.
+    """
+    from reidlib.experiments.distractors import run_all
+    from reidlib.experiments.study import load_study
+
+    load_study(study)
+    run_all(Workspace(study, workspace.resolve()), images, device)
+
+
+@app.command()
+def download(name: Annotated[str, typer.Argument(
+                 help="pku-reid, market1501, a study, or the path of a CSV of your own data")],
+             url: Annotated[str | None, typer.Option(
+                 help="another git copy of PKU-Reid's split, an address or a folder")] = None,
+             root: Annotated[Path | None, typer.Option(
+                 help="folder of the data set", show_default="REIDLIB_DATA/NAME or data/NAME")
+             ] = None) -> None:
+    """Download a data set where that is allowed, or say where to ask for it; then check it."""
+    from reidlib.data.download import get_dataset
+    from reidlib.experiments.study import load_study
+
+    if name in study_names():  # what it runs on
+        name = load_study(name).dataset
+    if name == "synthetic":
+        log("synthetic is drawn when it is needed; there is nothing to download")
+        return
+    dataset = get_dataset(name, root, url)
+    log(f"{dataset.name} in {dataset.root} is complete and readable\n{dataset.counts()}\n"
+        f"checksum {dataset.checksum}")
+
+
+@app.command()
+def export(study: Study = "synthetic", device: Device = "auto", workspace: Folder = ROOT) -> None:
+    """Write trained models with model cards into artifacts/STUDY/weights."""
+    from reidlib.experiments.export import export_all
+    from reidlib.experiments.study import load_study
+
+    load_study(study)
+    for path in export_all(Workspace(study, workspace.resolve()), device):
+        log(f"{path} and its card beside it")
+
+
+@app.command()
+def verify() -> None:
+    """Compare the tracked tables, reports and README with the tracked runs; change nothing."""
+    from reidlib.report.verify import check_all
+
+    log(check_all())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    try:
+        app(args=argv, standalone_mode=False)
+    except click.Abort:
+        return _fail(STOPPED, 130)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (ValueError, OSError, FloatingPointError, MemoryError,
+            NotebookError) as error:
+        return _fail(f"error: {error}", 1)
+    except KeyboardInterrupt:
+        return _fail(STOPPED, 130)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"{message}\n")
+    return code

@@ -1,0 +1,202 @@
+"""Data sets by name -> their folders, file names and splits -> a checked manifest."""
+
+import re
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reidlib.data.manifest import (
+    LISTING,
+    SPLITS,
+    Dataset,
+    check_manifest,
+    read_text_table,
+    stays_inside,
+)
+from reidlib.utils.errors import refuse
+from reidlib.utils.paths import data_root
+
+MARKET_TOP = "Market-1501-v15.09.15"
+
+# split -> identities (junk is nobody), images (junk and strangers included)
+KNOWN = {
+    "pku-reid": {"train": (62, 992), "query": (12, 28), "gallery": (12, 181)},
+    "market1501": {"train": (751, 12936), "query": (750, 3368), "gallery": (751, 19732)},
+    "market1501-dev": {"train": (600, 10594), "query": (149, 633), "gallery": (151, 1709)},
+}
+
+
+class Layout(NamedTuple):
+    """Folders of images, and what the file names in them say."""
+
+    folders: dict[str, str]  # folder -> split
+    glob: str
+    name: str                # regular expression with the groups id and cam
+    example: str             # the same for people
+
+PKU_REID = Layout(
+    {"train": "train", "val/query": "query", "val/gallery": "gallery"}, "**/*",
+    r"(?P<id>[^/]+)/(?P<cam>\d+)_\d+\.png", "<person>/<camera>_<orientation>.png")
+MARKET1501 = Layout(
+    {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}, "*.jpg",
+    r"(?P<id>-1|\d{4})_(?P<cam>c\d)s\d_\d{6}_\d{2}\.jpg", "0002_c1s1_000451_03.jpg")
+
+
+def read_dataset(name: str, root: Path | str | None = None) -> Dataset:
+    """Read a data set by name, or a user's own by the path of its CSV, and check all of it.
+
+    ``name`` is "pku-reid", "synthetic" (drawn, in the layout of PKU-Reid), "market1501", or ends
+    in ".csv"; see ``locate`` for its place. Known data sets must have their known counts. With
+    nothing but Market-1501's training folder, the result is called "market1501-dev" (see
+    ``split_market1501_dev``). Raises ValueError or FileNotFoundError.
+    """
+    exact, folder = locate(name, root)
+    if name.endswith(".csv"):
+        return Dataset(exact, folder, read_csv(folder / Path(name).name))
+    read = read_market1501 if name == "market1501" else read_pku_reid
+    dataset = Dataset(exact, folder, read(folder))
+    if exact in KNOWN:
+        check_counts(dataset, KNOWN[exact])
+    return dataset
+
+
+def locate(name: str, root: Path | str | None = None) -> tuple[str, Path]:
+    """A data set's exact name, and the folder that the paths of its manifest start from.
+
+    ``root`` is the folder of the data set (default: ``data_root() / name``), or for a CSV the one
+    that its path starts from (default: ``data_root()``). Zips of Market-1501 are unpacked.
+    """
+    if name.endswith(".csv"):
+        path = Path(root or data_root(), name).resolve()
+        return path.stem, path.parent
+    if name not in ("pku-reid", "synthetic", "market1501"):
+        raise ValueError(f"unknown data set {name!r}; choose one of pku-reid, market1501, "
+                         "synthetic, or give the path of a file that ends in .csv")
+    folder = Path(root or data_root() / name).resolve()
+    folder = market1501_folder(folder) if name == "market1501" else folder
+    return name + "-dev" * (name == "market1501" and _only_train(folder)), folder
+
+
+def read_pku_reid(root: Path | str) -> pd.DataFrame:
+    """Manifest of PKU-Reid's layout, of any size: ``train/<id>/<cam>_<orientation>.png`` and the
+    same below ``val/query`` and ``val/gallery``. Errors: see ``check_manifest``."""
+    return check_manifest(_list_folders(Path(root), PKU_REID), root)
+
+
+def read_market1501(root: Path | str) -> pd.DataFrame:
+    """Manifest of Market-1501's folders in ``root`` (``market1501_folder`` finds and unpacks them).
+
+    Names are ``<id>_c<cam>s<sequence>_<frame>_<box>.jpg``; files that are no ``.jpg`` (Thumbs.db)
+    are ignored. If ``bounding_box_train`` stands alone it is split as ``split_market1501_dev``
+    says. Errors: see ``check_manifest``.
+    """
+    root = Path(root)
+    if not _only_train(root):
+        return check_manifest(_list_folders(root, MARKET1501), root)
+    only_train = MARKET1501._replace(folders={"bounding_box_train": "train"})
+    return check_manifest(split_market1501_dev(_list_folders(root, only_train)), root)
+
+
+def split_market1501_dev(listing: pd.DataFrame, n_train: int = 600) -> pd.DataFrame:
+    """Split Market-1501's 751 training identities into 600 for training and 151 for testing.
+
+    The sorted identities are permuted by a generator with a fixed seed. The first image (by name)
+    of each test identity and camera is a query, the rest is gallery. An identity with one image per
+    camera would leave nothing to find: all its images are gallery, and nobody asks for it.
+    """
+    ids = sorted(listing["id"].unique())
+    if len(ids) <= n_train:
+        raise ValueError(f"bounding_box_train has {len(ids)} identities, expected 751; "
+                         "is the download complete?")
+    listing = listing.sort_values("path")
+    test = listing["id"].isin(np.random.default_rng(1501).permutation(ids)[n_train:])
+    first = test & ~listing.duplicated(["id", "cam"])
+    query = first & ~first.groupby(listing["id"]).transform("all")
+    split = np.select([query, test], ["query", "gallery"], "train")
+    return listing.assign(split=split)
+
+
+def read_csv(path: Path | str) -> pd.DataFrame:
+    """Manifest of a user's own data: a CSV with the columns path, id, cam, split (others are
+    ignored), whose paths start from the CSV's folder and stay in it. Errors: see
+    ``check_manifest``."""
+    return check_manifest(read_text_table(Path(path), LISTING), Path(path).parent)
+
+
+def check_counts(dataset: Dataset, known: dict[str, tuple[int, int]]) -> None:
+    """Raise ValueError, with a table, if identities or images per split are not the known ones."""
+    expected = pd.DataFrame.from_dict(known, "index", columns=["identities", "images"])
+    found = dataset.counts()
+    if not (found == expected.reindex(SPLITS)).all(axis=None):
+        table = pd.concat({"found": found, "expected": expected}, axis=1).to_string()
+        raise ValueError(f"{dataset.root} is not the known {dataset.name}: some files are missing "
+                         f"or were added; get a complete copy (see data/README.md)\n{table}")
+
+
+def market1501_folder(root: Path | str) -> Path:
+    """The folder below ``root`` that holds Market-1501's folders; unpacks their zip files."""
+    root = Path(root)
+    if not any((root / folder).exists() for folder in [*MARKET1501.folders, MARKET_TOP]):
+        _unpack_zip(root / f"{MARKET_TOP}.zip")
+    root = root / MARKET_TOP if (root / MARKET_TOP).is_dir() else root
+    for folder in MARKET1501.folders:
+        if not (root / folder).exists():
+            _unpack_zip(root / f"{folder}.zip")
+    return root
+
+
+def _unpack_zip(archive: Path) -> None:
+    """Unpack ``<name>.zip``, if there is one, to the folder ``<name>`` beside it, or not at all."""
+    if not archive.is_file():
+        return
+    name, folder = archive.stem, archive.parent
+    try:
+        if not folder.stat().st_mode & 0o222:  # root could write here, but is not meant to
+            raise PermissionError("the folder is read-only")
+        with (tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".partial",
+                                          dir=folder) as partial,
+              zipfile.ZipFile(archive) as file):
+            refuse(archive, [path for path in file.namelist() if not stays_inside(path)],
+                    "paths that leave the folder", "do not trust this file")
+            file.extractall(partial)
+            if not Path(partial, name).is_dir():
+                raise ValueError(f"{archive} holds no folder {name}; unpack it there by hand")
+            Path(partial, name).rename(archive.with_suffix(""))
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{archive} is no whole zip file ({error}); download it again") from error
+    except OSError as error:
+        raise OSError(f"cannot unpack {archive} beside itself ({error}); put it into a "
+                      "folder that can be written and has room") from error
+
+
+def _only_train(root: Path) -> bool:
+    return ((root / "bounding_box_train").is_dir()
+            and not any((root / folder).exists() for folder in ["query", "bounding_box_test"]))
+
+
+def _list_folders(root: Path, layout: Layout) -> pd.DataFrame:
+    """Listing of all files in the layout's folders; each file name must be as the layout says."""
+    rows = []
+    for folder, split in layout.folders.items():
+        if not (root / folder).is_dir():
+            raise FileNotFoundError(f"no folder {root / folder}, where the {split} images should "
+                                    "be; data/README.md says how to get the data, REIDLIB_DATA can "
+                                    "name another place for it")
+        # a linked folder is listed like a file, to be refused rather than passed over
+        files = sorted(file.relative_to(root / folder).as_posix()
+                       for file in (root / folder).glob(layout.glob)
+                       if file.is_symlink() or not file.is_dir())
+        files = [file for file in files if not re.search(r"(^|/)(\.[^/]*|Thumbs\.db)$", file)]
+        if not files:
+            raise FileNotFoundError(f"{root / folder} holds no {split} images; "
+                                    "data/README.md says how to get and unpack the data")
+        matches = [re.fullmatch(layout.name, file) for file in files]
+        refuse(root / folder, [f for f, m in zip(files, matches, strict=True) if not m],
+                f"file names that are not like {layout.example}", "rename or remove these files")
+        rows += [(f"{folder}/{m[0]}", m["id"], m["cam"], split) for m in matches if m]
+    return pd.DataFrame(rows, columns=LISTING)

@@ -1,0 +1,190 @@
+"""Folders of images -> one checked manifest.
+
+A manifest is a DataFrame, one row per image, ordered by split (train, query, gallery), then path:
+``path`` (POSIX, relative to the root), ``id`` and ``cam`` (text, exactly as written), ``split``,
+``sha256`` (of the file's bytes), ``width`` and ``height`` (pixels, as stored).
+"""
+
+import hashlib
+import io
+import json
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from reidlib.utils.console import progress_bar
+from reidlib.utils.errors import refuse
+from reidlib.utils.paths import write_csv
+
+JUNK_ID = "-1"  # Market-1501: boxes that show no person well. Its "0000" are ordinary people.
+SPLITS = ["train", "query", "gallery"]
+LISTING = ["path", "id", "cam", "split"]
+COLUMNS = [*LISTING, "sha256", "width", "height"]
+IMAGE_FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A checked manifest, the folder that its paths start from, and a name for both."""
+
+    name: str
+    root: Path
+    manifest: pd.DataFrame
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 over path, id, cam, split and content of every image, in the manifest's order."""
+        rows = self.manifest[[*LISTING, "sha256"]].to_numpy().tolist()
+        return hashlib.sha256("\n".join(map(json.dumps, rows)).encode()).hexdigest()
+
+    def counts(self) -> pd.DataFrame:
+        """Identities (junk is nobody) and images of each split."""
+        people = self.manifest[self.manifest["id"] != JUNK_ID].groupby("split")["id"].nunique()
+        images = self.manifest["split"].value_counts()
+        counts = pd.DataFrame({"identities": people, "images": images})
+        return counts.reindex(SPLITS).fillna(0).astype(int)
+
+
+def check_manifest(listing: pd.DataFrame, root: Path | str) -> pd.DataFrame:
+    """Check a listing (path, id, cam, split) against the files in ``root``; return its manifest.
+
+    Every image is read, hashed and fully decoded. If ``listing`` is a manifest already, its files
+    must still have the same content. Raises FileNotFoundError for a missing file, and ValueError
+    for: a missing column; an empty path, id or camera; an unknown split; a path that leaves the
+    root or is listed twice; an image that cannot be decoded; fewer than two training identities;
+    no query or gallery; a query identity that the gallery does not have; junk outside the gallery.
+    """
+    root = Path(root).resolve()
+    _check_labels(listing, root)
+    paths = [PurePosixPath(path).as_posix() for path in listing["path"]]
+    checked = listing[LISTING].assign(path=paths)
+    _check_paths(checked["path"], root)
+    _check_people(checked, root)
+    images = inspect_images(root, paths)
+    broken = images[images["problem"] != ""]
+    refuse(root, broken["path"] + " (" + broken["problem"] + ")", "files that are no whole image",
+            "get them again or, of your own data, leave them out; formats that are read: "
+            f"{', '.join(IMAGE_FORMATS)}")
+    if "sha256" in listing:
+        changed = listing["sha256"].to_numpy() != images["sha256"].to_numpy()
+        refuse(root, checked.loc[changed, "path"], "files changed since the manifest was written",
+                "write the manifest anew (notebooks/01_data.ipynb)")
+    found = {column: images[column].to_numpy() for column in ["sha256", "width", "height"]}
+    order = {split: i for i, split in enumerate(SPLITS)}
+    return (checked.assign(**found, order=checked["split"].map(order))
+            .sort_values(["order", "path"], ignore_index=True)[COLUMNS])
+
+
+def inspect_images(root: Path | str, paths: Iterable[str]) -> pd.DataFrame:
+    """Read and decode each file: path, sha256, width, height, problem ("" if there is none)."""
+    paths = list(paths)
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda path: _inspect(root, path), paths)
+        rows = list(progress_bar(found, len(paths), "checking images", "image"))
+    return pd.DataFrame(rows, columns=["path", "sha256", "width", "height", "problem"])
+
+
+def unreadable(root: Path | str, paths: Iterable[str]) -> dict[str, str]:
+    """Why each file that is no whole image cannot be read, by path; empty if all can."""
+    images = inspect_images(root, paths)
+    return images[images["problem"] != ""].set_index("path")["problem"].to_dict()
+
+
+def write_manifest(manifest: pd.DataFrame, path: Path | str) -> Path:
+    """Write a manifest as CSV, whole or not at all; returns the path."""
+    return write_csv(Path(path), manifest)
+
+
+def load_manifest(path: Path | str) -> pd.DataFrame:
+    """Read what ``write_manifest`` wrote, all labels as text. FileNotFoundError, ValueError."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no manifest at {path}; run notebooks/01_data.ipynb first")
+    return read_text_table(Path(path), COLUMNS).astype({"width": int, "height": int})
+
+
+def read_text_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    """The named columns of a CSV, all as text: "001" stays "001", "NA" stays "NA"."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a CSV: {','.join(columns)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, na_filter=False,
+                                index_col=False, encoding="utf-8-sig")
+    except (ValueError, pd.errors.ParserWarning) as error:
+        raise ValueError(f"{path} is no CSV in UTF-8: {error}") from error
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; found "
+                         f"{', '.join(table)}; expected {', '.join(columns)}")
+    return table[columns]
+
+
+def _check_labels(listing: pd.DataFrame, root: Path) -> None:
+    missing = [column for column in LISTING if column not in listing]
+    if missing:
+        raise ValueError(f"{root}: the listing has no column {', '.join(missing)}; "
+                         f"expected {', '.join(LISTING)}")
+    for column, word in [("path", "path"), ("id", "identity"), ("cam", "camera")]:
+        empty = [f"row {row} ({path!r})" for row, (path, value)
+                 in enumerate(zip(listing["path"], listing[column], strict=True), start=1)
+                 if not isinstance(value, str) or not value.strip()]
+        refuse(root, empty, f"images with an empty {word} (or one that is no text)",
+                f"write the {word} of each image in the column {column}")
+    unknown = listing[~listing["split"].isin(SPLITS)]
+    refuse(root, unknown["path"] + " (" + unknown["split"].astype(str) + ")",
+            "images with an unknown split", f"expected one of {', '.join(SPLITS)}")
+
+
+def _check_paths(paths: pd.Series, root: Path) -> None:
+    inside = [stays_inside(path) and (root / path).resolve().is_relative_to(root)
+              for path in paths]
+    refuse(root, paths[~np.array(inside, bool)], "paths that leave the folder",
+            "give paths below it, without .. and without links that lead out")
+    missing = [not (root / path).is_file() for path in paths]
+    refuse(root, paths[missing], "files that do not exist",
+            "paths start from this folder, with / between folders", FileNotFoundError)
+    refuse(root, paths[paths.duplicated()].drop_duplicates(), "images listed twice",
+            "list each image once")
+
+
+def _check_people(listing: pd.DataFrame, root: Path) -> None:
+    by_split = {split: listing[listing["split"] == split] for split in SPLITS}
+    n_train = by_split["train"]["id"].nunique()
+    if n_train < 2:
+        raise ValueError(f"{root}: {n_train} training identities; at least 2 are needed to learn "
+                         "what tells people apart")
+    for split in ["query", "gallery"]:
+        if by_split[split].empty:
+            raise ValueError(f"{root}: no {split} images; give some images the split {split!r}")
+    junk = listing[(listing["id"] == JUNK_ID) & (listing["split"] != "gallery")]
+    refuse(root, junk["path"], f"training or query images with the identity {JUNK_ID}",
+            f"{JUNK_ID} means junk, in the gallery only; give people another identity")
+    absent = sorted(set(by_split["query"]["id"]) - set(by_split["gallery"]["id"]))
+    refuse(root, absent, "query identities absent from the gallery",
+            "add a gallery image of each, or leave its queries out")
+
+
+def _inspect(root: Path | str, path: str) -> tuple[str, str, int, int, str]:
+    try:
+        data = Path(root, path).read_bytes()
+        if not data:
+            return path, "", 0, 0, "zero bytes"
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+            image.load()
+            return path, hashlib.sha256(data).hexdigest(), image.width, image.height, ""
+    except Exception as error:  # Pillow raises a dozen types on broken files
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        return path, "", 0, 0, reason or type(error).__name__
+
+
+def stays_inside(path: str) -> bool:
+    return not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
+
+

@@ -1,0 +1,111 @@
+"""Images -> embeddings of them and their mirrors -> each query's ranked gallery."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from reidlib.data.manifest import JUNK_ID
+from reidlib.utils.paths import atomic_write
+
+FLIPS = ("none", "query", "both")
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of some images and of their mirrors, with what the protocols ask about them."""
+
+    emb: np.ndarray       # (image, dim) float32, unit length
+    mirrored: np.ndarray  # (image, dim) float32, unit length
+    paths: np.ndarray     # (image,) text, as in the manifest; so are the rest
+    ids: np.ndarray
+    cams: np.ndarray
+    sha256: np.ndarray
+
+    def __post_init__(self):
+        for name in ("paths", "ids", "cams", "sha256"):
+            if getattr(self, name).dtype.kind != "U":
+                raise ValueError(f"{name} must be text, found {getattr(self, name).dtype}: convert "
+                                 "with .astype(str), the same way for query and gallery")
+        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"one entry an image expected in every field, found {lengths}")
+        for emb in (self.emb, self.mirrored):
+            bad = np.flatnonzero(~np.isfinite(emb).all(1))
+            if len(bad):
+                raise ValueError(f"embedding of {self.paths[bad[0]]} is not finite "
+                                 f"({len(bad)} such images)")
+
+    def save(self, path: Path) -> None:
+        with atomic_write(path) as partial, partial.open("wb") as file:
+            np.savez(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Embeddings":
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+
+    def take(self, rows: np.ndarray) -> "Embeddings":
+        """Some of the images, in that order."""
+        return Embeddings(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def features(self, flip: bool) -> np.ndarray:
+        """The embeddings, or with ``flip`` the unit-length mean of image and mirror (Sec. 3.3)."""
+        if not flip:
+            return self.emb
+        mean = (self.emb + self.mirrored) / 2
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
+
+
+def join(parts: Iterable[Embeddings]) -> Embeddings:
+    """All images of the parts, one after the other."""
+    parts = list(parts)
+    return Embeddings(**{f.name: np.concatenate([getattr(part, f.name) for part in parts])
+                       for f in fields(Embeddings)})
+
+
+def pool(query: Embeddings, gallery: Embeddings) -> tuple[Embeddings, Embeddings]:
+    """Every image once, as queries (without junk) and as gallery.
+
+    Of byte-identical images of one identity and camera the first counts, queries before gallery.
+    """
+    both = join((query, gallery))
+    labels = np.stack([both.sha256, both.ids, both.cams], 1)
+    _, first = np.unique(labels, axis=0, return_index=True)
+    images = both.take(np.sort(first))
+    return images.take(images.ids != JUNK_ID), images
+
+
+def check_pair(query: Embeddings, gallery: Embeddings, flip: str) -> None:
+    """Raise ValueError where the two cannot be compared, or the flip is unknown."""
+    if flip not in FLIPS:
+        raise ValueError(f"unknown flip {flip!r}; known: {', '.join(FLIPS)}")
+    if not len(query.ids) or not len(gallery.ids):
+        raise ValueError(f"{len(query.ids)} query and {len(gallery.ids)} gallery images: "
+                         "retrieval needs at least one of each")
+    if query.emb.shape[1] != gallery.emb.shape[1]:
+        raise ValueError(f"query embeddings are {query.emb.shape[1]} wide, gallery embeddings "
+                         f"{gallery.emb.shape[1]}: embed both with the same model")
+
+
+def embed_people(model: nn.Module, images: Tensor, people: pd.DataFrame) -> Embeddings:
+    """``embed`` with what a manifest's rows say of the images: path, id, cam, sha256."""
+    return Embeddings(*embed(model, images),
+                    *(people[name].to_numpy(str) for name in ("path", "id", "cam", "sha256")))
+
+
+@torch.inference_mode()
+def embed(model: nn.Module, images: Tensor, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of uint8 images ``(image, 3, height, width)`` and of their mirrors, float32."""
+    model.eval()
+    device = next(model.parameters()).device
+    plain, mirrored = [], []
+    for batch in images.split(batch_size):
+        batch = batch.to(device)
+        plain.append(model.embed(batch).float().cpu())
+        mirrored.append(model.embed(batch.flip(-1)).float().cpu())
+    return torch.cat(plain).numpy(), torch.cat(mirrored).numpy()

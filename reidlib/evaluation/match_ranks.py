@@ -1,0 +1,232 @@
+"""Where each match ranks, for every protocol, in one pass and bounded memory.
+
+Per block of queries: one matrix product, the similarities of the matches picked out, each row
+sorted by *value* (no argsort), and for each match the number of wrong images at least as similar by
+binary search. What a protocol drops is subtracted afterwards, so that all protocols cost one sort.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
+
+from reidlib.data.manifest import JUNK_ID
+from reidlib.evaluation import metrics
+from reidlib.evaluation.embeddings import Embeddings, check_pair
+from reidlib.evaluation.protocols import Protocol
+from reidlib.evaluation.reranking import N_THREADS, rerank
+
+ENTRIES = 2 ** 22          # similarities of one block of queries, 16 MB
+RERANKING = (20, 6, 0.3)   # k1, k2 and lambda of Zhong et al. 2017
+Similarity = Callable[[slice], np.ndarray | torch.Tensor]  # rows of queries -> (row, gallery)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Every (query, gallery image of the same person) pair, query by query, nearest first.
+
+    One entry a pair: what a protocol needs to know to rank it. The counts are of images of other
+    people that are at least as similar, so that a tie never helps.
+    """
+
+    query: np.ndarray        # (pair,) query index, ascending
+    same_camera: np.ndarray  # (pair,) bool
+    copy: np.ndarray         # (pair,) bool, byte-identical to the query
+    wrong: np.ndarray        # (pair, 2, 2) by junk or not, byte-identical to the query or not
+    drawn: np.ndarray        # (pair, draw) bool, the image is in that drawn gallery
+    drawn_wrong: np.ndarray  # (pair, draw) wrong images of that drawn gallery, without junk
+    n_query: int
+
+    def ranks(self, protocol: Protocol, draw: int | None = None
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ranks of the matches that count, how many each query has, and which queries have any."""
+        keep = protocol.keeps(True, self.same_camera, False, self.copy)
+        if draw is None:
+            kinds = protocol.keeps(False, False, [[False], [True]], [[False, True]])
+            wrong = self.wrong[:, kinds].sum(1)
+        else:
+            keep, wrong = keep & self.drawn[:, draw], self.drawn_wrong[:, draw].astype(np.int64)
+        wrong = wrong[keep]
+        counts = np.bincount(self.query[keep], minlength=self.n_query)
+        scored = np.flatnonzero(counts)
+        counts = counts[scored]
+        return wrong + metrics.count_up(counts), counts, scored
+
+
+def cosine(query: Embeddings, gallery: Embeddings, flip: str = "none", reranked: bool = False,
+           device: torch.device | None = None) -> Similarity:
+    """Cosine similarity of a block of queries to the gallery; see ``retrieval.FLIPS``.
+
+    ``reranked``: the negated distance after k-reciprocal re-ranking instead, for which the whole
+    (query, gallery) matrix is held; with fewer images than its k1, all of them are neighbours. On
+    ``device`` (CUDA) products, sorts and searches are torch's, else NumPy's, whose sort of float32
+    values is many times faster on a CPU.
+    """
+    check_pair(query, gallery, flip)
+    a, b = query.features(flip != "none"), gallery.features(flip == "both")
+    if reranked:
+        k1, k2, weight = RERANKING
+        k1 = min(k1, len(a) + len(b) - 1)
+        distance = rerank(a, b, k1, min(k2, k1), weight)
+        return lambda rows: -distance[rows]
+    if device is not None:
+        a, b = (torch.from_numpy(features).to(device) for features in (a, b))
+    return lambda rows: a[rows] @ b.T
+
+
+def find_matches(query: Embeddings, gallery: Embeddings, similarity: Similarity,
+                 n_draws: int = 0) -> Matches:
+    """Rank all matches of all queries, in the whole gallery and in ``n_draws`` drawn ones.
+
+    A drawn gallery has one random image per identity and camera, without junk, seeded by its
+    number.
+    """
+    ids, cams, content = (_codes(getattr(query, name), getattr(gallery, name))
+                          for name in ("ids", "cams", "sha256"))
+    plan = _Plan(*ids, *_same_person(*ids), _wrong_copies(ids, content),
+                 np.flatnonzero(gallery.ids == JUNK_ID), draw_galleries(gallery, n_draws))
+    n, step = len(query.ids), max(1, ENTRIES // len(gallery.ids))
+    blocks = [slice(i, min(i + step, n)) for i in range(0, n, step)]
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(N_THREADS) as pool:
+        done = list(pool.map(lambda rows: _rank_block(similarity(rows), rows, plan), blocks))
+    column, wrong, in_drawn = (np.concatenate(part) for part in zip(*done, strict=True))
+    return Matches(plan.row, cams[0][plan.row] == cams[1][column],
+                   content[0][plan.row] == content[1][column], wrong, plan.drawn[column], in_drawn,
+                   n)
+
+
+def draw_galleries(gallery: Embeddings, n_draws: int) -> np.ndarray:
+    """(image, draw) bool: one random image per identity and camera in each draw, never junk."""
+    drawn = np.zeros((len(gallery.ids), n_draws), bool)
+    group = pd.DataFrame({"id": gallery.ids, "cam": gallery.cams}).groupby(["id", "cam"]).ngroup()
+    group = group.to_numpy()
+    for draw in range(n_draws):
+        shuffled = np.random.default_rng(draw).permutation(len(group))
+        _, first = np.unique(group[shuffled], return_index=True)
+        drawn[shuffled[first], draw] = True
+    return drawn & (gallery.ids != JUNK_ID)[:, None]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all blocks share. ``bounds[i]:bounds[i + 1]`` are the pairs of query i."""
+
+    query_ids: np.ndarray      # whole numbers
+    gallery_ids: np.ndarray
+    row: np.ndarray            # (pair,) query
+    column: np.ndarray         # (pair,) gallery image of the same person
+    bounds: np.ndarray
+    wrong_copies: dict[int, np.ndarray]  # query -> gallery columns
+    junk: np.ndarray           # gallery columns
+    drawn: np.ndarray          # (gallery, draw) bool
+
+
+def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole numbers in place of text, equal where the text is equal."""
+    codes, _ = pd.factorize(np.concatenate([query, gallery]).astype(object))
+    return codes[:len(query)], codes[len(query):]
+
+
+def _same_person(query: np.ndarray, gallery: np.ndarray
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All (row, column) pairs of one person, row by row, and the bounds of each row's."""
+    by_id = np.argsort(gallery, kind="stable")
+    low, high = (np.searchsorted(gallery[by_id], query, side) for side in ("left", "right"))
+    bounds = np.concatenate([[0], np.cumsum(high - low)])
+    row = np.repeat(np.arange(len(query)), high - low)
+    return row, by_id[low[row] + np.arange(len(row)) - bounds[row]], bounds
+
+
+def _wrong_copies(ids: tuple, content: tuple) -> dict[int, np.ndarray]:
+    """Gallery columns with a query's bytes but another identity, for the queries that have any."""
+    found = {}
+    for i in np.flatnonzero(np.isin(*content)).tolist():
+        columns = np.flatnonzero((content[1] == content[0][i]) & (ids[1] != ids[0][i]))
+        if len(columns):
+            found[i] = columns
+    return found
+
+
+def _rank_block(similarity, rows: slice, plan: _Plan) -> tuple[np.ndarray, ...]:
+    """Column of each pair, nearest first; wrong images by kind (see ``Matches``), and of each draw.
+    """
+    own = slice(plan.bounds[rows.start], plan.bounds[rows.stop])
+    row, column = plan.row[own] - rows.start, plan.column[own]
+    bounds = plan.bounds[rows.start:rows.stop + 1] - plan.bounds[rows.start]
+    value = to_numpy(similarity[row, column])
+    nearest = np.lexsort((-value, row))
+    column, value = column[nearest], value[nearest]
+    wrong = np.zeros((len(row), 2, 2), np.int64)
+    in_drawn = _count_drawn(similarity, value, bounds, rows, plan)
+    others = similarity
+    if len(plan.junk):
+        wrong[:, 1, 0] = _count_at_least(similarity[:, plan.junk], value, bounds)
+        others = similarity.copy() if isinstance(similarity, np.ndarray) else similarity.clone()
+        others[:, plan.junk] = -np.inf
+    wrong[:, 0, 0] = _count_at_least(others, value, bounds) - _ties_last(row, value, bounds)
+    for i in [i for i in plan.wrong_copies if rows.start <= i < rows.stop]:
+        pair = slice(*bounds[i - rows.start:i - rows.start + 2])
+        for junk in (0, 1):
+            columns = plan.wrong_copies[i][np.isin(plan.wrong_copies[i], plan.junk) == junk]
+            theirs = to_numpy(similarity[i - rows.start][columns])
+            copies = (theirs[None, :] >= value[pair, None]).sum(1)
+            wrong[pair, junk, 1] = copies
+            wrong[pair, junk, 0] -= copies
+    return column, wrong, in_drawn
+
+
+def _count_drawn(similarity, value: np.ndarray, bounds: np.ndarray, rows: slice,
+                 plan: _Plan) -> np.ndarray:
+    """(pair, draw): wrong images of each drawn gallery that are at least as similar.
+
+    Only what is at least as similar as a query's farthest match is looked at.
+    """
+    counts = np.zeros((len(value), plan.drawn.shape[1]), np.int32)
+    if not counts.size:
+        return counts
+    drawn = plan.drawn.view(np.uint8)
+    for line, person, a, b in zip(to_numpy(similarity), plan.query_ids[rows], bounds[:-1].tolist(),
+                                  bounds[1:].tolist(), strict=True):
+        if a == b:
+            continue
+        near = np.flatnonzero(line >= value[b - 1])
+        near = near[plan.gallery_ids[near] != person]
+        near = near[np.argsort(-line[near])]
+        n = len(near) - np.searchsorted(line[near][::-1], value[a:b])
+        ends, place = np.unique(n[n > 0], return_inverse=True)
+        if len(ends):
+            between = np.add.reduceat(drawn.take(near[:ends[-1]], axis=0), [0, *ends[:-1]],
+                                      dtype=np.int32)
+            counts[a:b][n > 0] = between.cumsum(axis=0, dtype=np.int32)[place]
+    return counts
+
+
+def _count_at_least(similarity, value: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """How many entries of its row are at least as large as each value."""
+    n = similarity.shape[1]
+    if isinstance(similarity, torch.Tensor):
+        padded = torch.full((len(bounds) - 1, int(np.diff(bounds).max(initial=0))), torch.inf)
+        row = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        place = row, np.arange(len(row)) - bounds[row]
+        padded[place] = torch.from_numpy(value)
+        below = torch.searchsorted(similarity.sort(dim=1).values, padded.to(similarity.device))
+        return n - below.cpu().numpy()[place]
+    below = [line.searchsorted(value[a:b]) for line, a, b in
+             zip(np.sort(similarity, axis=1), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)]
+    return n - np.concatenate(below)
+
+
+def _ties_last(row: np.ndarray, value: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """How many of a query's own pairs are at least as similar as each, itself included."""
+    last = np.ones(len(row), bool)
+    last[:-1] = (row[1:] != row[:-1]) | (value[1:] != value[:-1])
+    ends = np.flatnonzero(last)
+    return ends[np.searchsorted(ends, np.arange(len(row)))] + 1 - bounds[row]
+
+
+def to_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values

@@ -1,0 +1,57 @@
+"""The whole ranked gallery of each query, for figures that show images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reidlib.data.manifest import JUNK_ID
+from reidlib.evaluation.embeddings import Embeddings, check_pair
+from reidlib.evaluation.protocols import Protocol, get_protocol
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Every query's gallery, nearest first; what search, scoring and drawing share.
+
+    Equal similarities rank wrong images before right ones, so that a tie never helps and the
+    order of files never matters.
+    """
+
+    protocol: Protocol
+    query: Embeddings
+    gallery: Embeddings
+    order: np.ndarray  # (query, gallery) gallery indices, nearest first
+    hits: np.ndarray   # (query, gallery) bool along the ranking: same person
+    keep: np.ndarray   # (query, gallery) bool along the ranking: the protocol counts this image
+
+    def __post_init__(self):
+        shape = (len(self.query.ids), len(self.gallery.ids))
+        for name in ("order", "hits", "keep"):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, not {shape}")
+
+    def kept(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Gallery indices and hits of query ``i``, nearest first, only what the protocol counts."""
+        return self.order[i][self.keep[i]], self.hits[i][self.keep[i]]
+
+
+def rank_gallery(query: Embeddings, gallery: Embeddings, protocol: str = "standard",
+                 flip: str = "none") -> Ranking:
+    """Rank the gallery for each query by cosine similarity under a named protocol.
+
+    ``flip``: average the features of image and mirror for no image, for the ``query`` (the paper)
+    or for ``both`` sides.
+    """
+    rules = get_protocol(protocol)
+    if rules.draws:
+        raise ValueError(f"protocol {protocol!r} scores {rules.draws} drawn galleries and has no "
+                         "one ranking to show; standard ranks the whole gallery by its rules")
+    check_pair(query, gallery, flip)
+    similarity = query.features(flip != "none") @ gallery.features(flip == "both").T
+    same = query.ids[:, None] == gallery.ids[None, :]
+    order = np.lexsort((same, -similarity), axis=1)
+    keep = rules.keeps(same, query.cams[:, None] == gallery.cams[None, :],
+                       gallery.ids[None, :] == JUNK_ID,
+                       query.sha256[:, None] == gallery.sha256[None, :])
+    along = np.take_along_axis
+    return Ranking(rules, query, gallery, order, along(same, order, 1), along(keep, order, 1))

@@ -1,0 +1,126 @@
+"""What is run: one run is one frozen, validated configuration."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+# today's name -> the one in records, weights and parameter files of before
+FORMER_NAMES = {"local_weight": "global_weight"}
+
+
+def _no_switch(value: Any) -> Any:
+    """``true`` is no number, though Python takes it for 1."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_switch)]  # YAML reads 3e-4 as text: that is fine
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Size = Annotated[int, Field(strict=True, ge=1)]
+Switch = Annotated[bool, Field(strict=True)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # what NumPy takes
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class TrainConfig:
+    """One training run. Defaults: the paper's baseline (Sec. 1.1) as its public code trains it."""
+
+    preset: str = "baseline"
+    seed: Seed = 0
+    # model
+    backbone: str = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    backbone_args: Mapping[str, Any] = field(default_factory=dict, hash=False)  # to timm
+    pretrained: Switch = True
+    image_size: Annotated[Size, Field(le=2048)] = 224  # pixels, square
+    y_pooling: Switch = False              # Eq. 2
+    local_weight: NotNegative = 8.0        # lambda of Eq. 1
+    feature: Literal["mixed", "local", "neck"] = "mixed"  # retrieval: Eq. 1, public code, or neck
+    # loss; None switches a part off
+    am_margin: Number | None = None        # AM-Softmax instead of cross-entropy
+    am_scale: Positive = 30.0
+    triplet_margin: Number | None = None
+    # optimisation: Adam
+    epochs: Count = 30
+    batch_size: Annotated[Size, Field(ge=2)] = 32  # batch normalisation needs 2
+    images_per_identity: Size | None = None  # K of P x K batches; None: plain shuffling
+    lr: Positive = 3e-4                    # heads
+    backbone_lr: Positive = 3e-4
+    weight_decay: NotNegative = 5e-4
+    schedule: Literal["blockwise", "end-to-end"] = "blockwise"
+    release_every: Size = 2                # blockwise: epochs until one more block is released
+    lr_decay: Annotated[Positive, Field(le=1)] = 0.8  # blockwise: factor at every release
+    # options that the paper does without
+    warmup_epochs: NotNegative | None = None  # linear warm-up over so many epochs, then cosine to 0
+    layer_decay: Annotated[Positive, Field(le=1)] = 1.0  # factor of the rate, block to block below
+    label_smoothing: Share = 0.0
+    random_erasing: Share = 0.0            # share of images that lose a rectangle (Zhong 2020)
+    clip_norm: Positive | None = None      # largest norm of the gradient of one step
+    ema_decay: Annotated[NotNegative, Field(lt=1)] | None = None  # return running mean of weights
+    validation_ids: Count = 0              # training identities held out; best epoch's weights count
+    # how it is computed
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, faster where there are bf16 units
+    accumulate: Size = 1                   # parts of a batch, one after the other
+    compiled: Switch = False               # torch.compile
+    deterministic: Switch = False          # only algorithms that give the same bits, on CUDA too
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainConfig":
+        if self.validation_ids == 1:
+            raise ValueError("validation_ids is 1; a score needs 2 or more identities, or 0 for "
+                             "no validation")
+        if self.warmup_epochs is not None and self.schedule == "blockwise":
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs} but schedule is blockwise, "
+                             "which sets the learning rates itself; use schedule: end-to-end")
+        if self.warmup_epochs is not None and 0 < self.epochs < self.warmup_epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}; it must be between 0 and "
+                             f"epochs, {self.epochs}")
+        if self.triplet_margin is not None and (self.images_per_identity or 0) < 2:
+            raise ValueError(
+                f"triplet_margin is {self.triplet_margin} but images_per_identity is "
+                f"{self.images_per_identity}: triplets need at least 2 images of an identity in "
+                "a batch; set images_per_identity to 2 or more")
+        if self.images_per_identity and self.batch_size % self.images_per_identity:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of "
+                             f"images_per_identity {self.images_per_identity}")
+        least = 2 * (self.images_per_identity or 1)
+        if self.batch_size % self.accumulate or self.batch_size < least * self.accumulate:
+            raise ValueError(f"accumulate is {self.accumulate}: batch_size {self.batch_size} "
+                             f"cannot be split into so many equal parts of {least} or more")
+        return self
+
+    @property
+    def part_size(self) -> int:
+        """Images in memory at a time."""
+        return self.batch_size // self.accumulate
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.preset}-s{self.seed}"
+
+    def fingerprint(self, data_checksum: str) -> str:
+        """Hash of everything that decides a run's outcome: the configuration and the data.
+
+        Of the configuration what differs from the defaults, so that a new field, whose default is
+        what was done before, leaves finished runs valid; a renamed one counts under its former
+        name. A default itself is never changed.
+        """
+        default = TrainConfig()
+        changed = {FORMER_NAMES.get(name, name): value for name, value in asdict(self).items()
+                   if value != getattr(default, name)}
+        text = json.dumps([changed, data_checksum], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with today's name for each key that has been renamed."""
+    names = {former: name for name, former in FORMER_NAMES.items()}
+    return {names.get(key, key): value for key, value in values.items()}

@@ -1,0 +1,69 @@
+"""A study's data: read or drawn, checked, and written down for all that runs on them."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+from reidlib.data.audit import check_scorable
+from reidlib.data.cross_validation import split_identities
+from reidlib.data.datasets import locate, read_dataset
+from reidlib.data.manifest import Dataset, load_manifest, write_manifest
+from reidlib.data.synthetic.dataset import write_dataset
+from reidlib.data.synthetic.spec import SyntheticSpec
+from reidlib.experiments.study import Study, load_study, read_study, write_study
+from reidlib.utils.console import log
+from reidlib.utils.errors import check_choice
+from reidlib.utils.paths import Workspace
+
+
+def prepare_study(study: Study, workspace: Workspace) -> Dataset:
+    """Read (or draw) and check the study's data; write its manifest, then fix the study."""
+    root = _drawn(study, workspace)
+    if root:
+        for key in study.synthetic:
+            check_choice("parameter of the drawings", key, [f.name for f in fields(SyntheticSpec)])
+        write_dataset(root, SyntheticSpec(**study.synthetic))
+    dataset = read_dataset(study.dataset, root)
+    if study.folds and study.fold is None:
+        raise ValueError(f"study {study.name!r} has {study.folds} folds, each of which is a study "
+                         f"of its own: `reidlib study --study {study.name}` runs them all")
+    if study.folds:
+        split = split_identities(dataset.manifest, study.folds, study.fold, study.people)
+        dataset = replace(dataset, manifest=split)
+    check_scorable(dataset.manifest)
+    n_gallery = int(dataset.counts().loc["gallery", "images"])
+    if not 0 < study.perplexity < n_gallery:
+        raise ValueError(f"perplexity is {study.perplexity}; t-SNE of {n_gallery} gallery images "
+                         "needs it above 0 and below their number")
+    write_manifest(dataset.manifest, workspace.reports / "manifest.csv")
+    write_study(replace(study, checksum=dataset.checksum), workspace)
+    return dataset
+
+
+def open_dataset(study: Study, workspace: Workspace) -> Dataset:
+    """The data that 01_data checked; FileNotFoundError, naming it, where it has not."""
+    manifest = load_manifest(workspace.reports / "manifest.csv")
+    name, root = locate(study.dataset, _drawn(study, workspace))
+    if not root.is_dir():
+        raise FileNotFoundError(f"no images at {root}: run notebook 01_data (or make report) for "
+                                f"study {study.name!r} first")
+    return Dataset(name, root, manifest)
+
+
+def fixed_or_new(workspace: Workspace) -> Study:
+    """The study as it was fixed for this workspace, else as its file says."""
+    study, path = load_study(workspace.study), workspace.reports / "study.json"
+    if not path.is_file():
+        return study
+    fixed = read_study(workspace)
+    differing = [f"{name} {before} instead of {now}" for name, now, before in
+                 ((f.name, getattr(study, f.name), getattr(fixed, f.name)) for f in fields(Study))
+                 if name != "checksum" and now != before]
+    if differing:
+        log(f"{study.name} as {path} fixed it, not as its parameter file says: "
+            f"{'; '.join(differing)}. Delete that file, or run 01_data, to take the new values")
+    return fixed
+
+
+def _drawn(study: Study, workspace: Workspace) -> Path | None:
+    """Where a study's own drawings are; None for data from outside."""
+    return workspace.artifacts / "data" if study.dataset == "synthetic" else None

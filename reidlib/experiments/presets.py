@@ -1,0 +1,107 @@
+"""The runs behind the rows of the results, as differences from the paper's baseline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pydantic import ValidationError
+
+from reidlib.experiments.config import TrainConfig, todays_names
+from reidlib.utils.errors import check_choice, plain
+
+# The runs behind the paper's rows, as differences from its baseline. am_margin is the 0.35 of Wang
+# et al. (2018), triplet_margin the usual 0.3; the paper states neither.
+PRESETS: dict[str, dict[str, Any]] = {
+    "untrained": {"epochs": 0},
+    "baseline": {},
+    "ypool": {"y_pooling": True},
+    "amtriplet": {"am_margin": 0.35, "triplet_margin": 0.3, "images_per_identity": 4},
+    "improved": {"y_pooling": True, "am_margin": 0.35, "triplet_margin": 0.3,
+                 "images_per_identity": 4},
+    # ours: the candidate of pku-reid-finalists that did best on held-out training people
+    "best": {"backbone_lr": 1e-4, "local_weight": 32.0, "feature": "local"},
+}
+
+# at the learning rate of `best`: is a verdict on the paper's ideas one on rates?
+PRESETS |= {f"{name}-1e-4": {**PRESETS[name], "backbone_lr": 1e-4}
+            for name in ("baseline", "improved")}
+
+# What a study runs that does not say it: the paper's rows.
+PAPER_PRESETS = ("untrained", "baseline", "ypool", "amtriplet", "improved")
+# preset -> the notebook that trains it
+NOTEBOOKS = {"untrained": "02_baseline", "baseline": "02_baseline", "improved": "03_improved",
+             **dict.fromkeys(("ypool", "amtriplet", "best"), "04_ablations")}
+
+# What a study may not set for all of its presets: the paper's ideas. `best` is a recipe as a whole;
+# where it and the study differ, the preset counts, as always.
+IDEAS = ("y_pooling", "am_margin", "triplet_margin", "images_per_identity")
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One row of the results: the weights of a preset and how its images are retrieved."""
+
+    label: str
+    preset: str
+    flip: str  # "none" | "query" | "both", see retrieval.rank_gallery
+    reranked: bool = False
+
+CUMULATIVE = (  # the paper's rows, each on top of the one above, between nothing and re-ranking
+    ResultRow("not fine-tuned", "untrained", "none"),
+    ResultRow("baseline", "baseline", "none"),
+    ResultRow("+ y-pooling", "ypool", "none"),
+    ResultRow("+ AM-Softmax, triplet", "improved", "none"),
+    ResultRow("+ flipped query", "improved", "query"),
+    ResultRow("+ re-ranking", "improved", "query", reranked=True),  # ours, not the paper's
+)
+
+RESULT_ROWS = (
+    *CUMULATIVE,
+    ResultRow("best", "best", "both"),
+    ResultRow("best, re-ranking", "best", "both", reranked=True),
+)
+
+# The three that are compared beyond the study's own test set, in folds and in a crowd.
+COMPARED = (
+    ResultRow("baseline", "baseline", "none"),
+    ResultRow("improved", "improved", "query"),
+    ResultRow("best", "best", "both"),
+)
+
+# Each idea of the paper alone on its baseline, not on top of the others.
+SINGLE_IDEAS = (
+    ResultRow("baseline", "baseline", "none"),
+    ResultRow("y-pooling alone", "ypool", "none"),
+    ResultRow("AM-Softmax + triplet alone", "amtriplet", "none"),
+    ResultRow("flipped query alone", "baseline", "query"),
+)
+
+# The paper's model and its baseline once more, at the learning rate of `best`.
+SAME_RATE = (
+    ResultRow("baseline, rate of best", "baseline-1e-4", "none"),
+    ResultRow("improved, rate of best", "improved-1e-4", "query"),
+)
+
+
+def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None = None,
+                candidates: Mapping[str, Mapping[str, Any]] | None = None) -> TrainConfig:
+    """The paper's baseline, changed by ``overrides`` (the study) and then by the preset.
+
+    ``candidates``: further presets, of the study.
+
+    Raises:
+        ValueError: unknown preset or parameter (with the nearest known one), or a bad value.
+    """
+    presets = {**PRESETS, **(candidates or {})}
+    check_choice("preset", preset, presets)
+    known = [f.name for f in fields(TrainConfig) if f.name not in ("preset", "seed")]
+    overrides, changes = todays_names(overrides or {}), todays_names(presets[preset])
+    for key in (*overrides, *changes):
+        check_choice("training parameter", key, known)
+    for key in sorted(set(IDEAS) & set(overrides)):
+        raise ValueError(f"{key} is what the presets differ in, so a study cannot set it for all "
+                         "of them; change reidlib.experiments.presets.PRESETS")
+    try:
+        return TrainConfig(**{**overrides, **changes}, preset=preset, seed=seed)
+    except ValidationError as error:
+        raise ValueError(plain(error)) from error

@@ -1,0 +1,237 @@
+"""The runs of a study: data -> training -> embeddings -> scores -> record; finds finished ones."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from reidlib.data.images import load_picture, open_images
+from reidlib.evaluation.embeddings import FLIPS, Embeddings, embed_people
+from reidlib.evaluation.match_ranks import RERANKING, cosine
+from reidlib.evaluation.protocols import PROTOCOLS
+from reidlib.evaluation.ranking import Ranking, rank_gallery
+from reidlib.evaluation.scoring import evaluate, true_positive_rates
+from reidlib.experiments.config import TrainConfig
+from reidlib.experiments.prepare import fixed_or_new, open_dataset, prepare_study
+from reidlib.experiments.presets import NOTEBOOKS, RESULT_ROWS
+from reidlib.experiments.records import RUN_FILES, publish_run, read_run, write_run
+from reidlib.experiments.study import load_study, read_study
+from reidlib.experiments.train import model_arguments, train
+from reidlib.models.files import save
+from reidlib.models.la_transformer import LATransformer
+from reidlib.utils import reproducibility
+from reidlib.utils.console import log
+from reidlib.utils.distributed import is_main, join_processes, n_processes, wait_for_all
+from reidlib.utils.paths import Workspace, write_csv
+from reidlib.utils.text import percent
+
+RULES = {"protocols": [asdict(protocol) for protocol in PROTOCOLS.values()],
+         "reranking": dict(zip(("k1", "k2", "lambda"), RERANKING, strict=True))}
+RERANKED_FLIPS = tuple(dict.fromkeys(v.flip for v in RESULT_ROWS if v.reranked))
+
+
+def _largest_gap(run: dict, other: dict) -> float:
+    """The largest difference of mAP between two records of one configuration.
+
+    An older record may lack a way of retrieval that today's has: what both have is compared.
+    """
+    both = pd.DataFrame(run["scores"]).merge(pd.DataFrame(other["scores"]),
+                                             on=["protocol", "flip", "reranked"])
+    return float((both["mAP_x"] - both["mAP_y"]).abs().max())
+
+
+def _same_rules(record: dict) -> bool:
+    """Was this run scored by today's protocols?"""
+    return all(record.get(name) == rules for name, rules in RULES.items())
+
+
+class Experiment:
+    """The runs of one study in one workspace: trained once, found again afterwards.
+
+    ``tracker``: one of accelerate's, such as "tensorboard", to follow a training by; its files
+    are in the run's folder below ``artifacts/``.
+    """
+
+    def __init__(self, workspace: Workspace, device: str = "auto", tracker: str | None = None):
+        self.workspace = workspace
+        self.study = read_study(workspace)
+        self.dataset = open_dataset(self.study, workspace)
+        self.device = reproducibility.pick_device(device)
+        self.tracker = tracker
+
+    def run(self, preset: str, seed: int) -> dict:
+        """The record of one run, trained now unless it is finished.
+
+        Finished is one whose record and tables are among the reports, also where its weights are
+        not here: ``train_missing_weights`` makes those. Where several processes train it
+        together, all call this and the main one writes.
+        """
+        config = self.study.config(preset, seed)
+        folder, target = self._folder(config), self.workspace.runs / config.run_id
+        published = self._published(config)
+        trained = (folder / "run.json").is_file()
+        wait_for_all()  # all have looked before one writes
+        if published:
+            if is_main():
+                log(f"{config.run_id}: finished before, not trained again")
+            return read_run(target)
+        if not trained:
+            self._train(config, folder)
+        elif is_main() and not _same_rules(record := read_run(folder)):
+            log(f"{config.run_id}: protocols have changed, saved embeddings scored again")
+            self._score(config, folder, record["cost"])
+        if is_main():
+            publish_run(folder, target)
+        wait_for_all()
+        return read_run(target)
+
+    def runs(self, presets: Iterable[str]) -> list[dict]:
+        """Records of all presets in all seeds of the study, one after the other.
+
+        Within ``joblib.parallel_config(n_jobs=...)`` as many at a time, in processes of their own;
+        with ``backend="dask"`` or ``"ray"`` on a cluster that shares this workspace's folder.
+        """
+        self.decode()
+        return joblib.Parallel()(joblib.delayed(self.run)(preset, seed) for preset in presets
+                                 for seed in self.study.seeds)
+
+    def decode(self) -> None:
+        """Decode all images now, once, for runs that are about to start side by side."""
+        for split in ("train", "query", "gallery"):
+            self._images(split)
+
+    def embeddings(self, preset: str, seed: int) -> tuple[Embeddings, Embeddings]:
+        """Query and gallery embeddings of a finished run; see ``weights`` for errors."""
+        folder = self._saved(preset, seed)
+        return tuple(Embeddings.load(folder / f"{split}.npz") for split in ("query", "gallery"))
+
+    def ranking(self, preset: str, seed: int, protocol: str = "standard", flip: str = "none"
+                ) -> Ranking:
+        """A finished run's gallery ranked for each query; see ``weights`` for errors."""
+        return rank_gallery(*self.embeddings(preset, seed), protocol, flip)
+
+    def pictures(self, paths: Iterable[str]) -> list[np.ndarray]:
+        """Images as they are stored, uint8 (height, width, 3), for figures."""
+        return [load_picture(self.dataset.root / path) for path in paths]
+
+    def weights(self, preset: str, seed: int) -> Path:
+        """The weights of a finished run, for ``reidlib.models.files.load``.
+
+        Raises:
+            FileNotFoundError: the run is not finished (names the notebook to run), or its record
+                alone is here (``train_missing_weights`` makes the rest).
+        """
+        return self._saved(preset, seed) / "weights.safetensors"
+
+    def _saved(self, preset: str, seed: int) -> Path:
+        """Folder of a finished run's weights and embeddings."""
+        config = self.study.config(preset, seed)
+        folder = self._folder(config)
+        if not (folder / "run.json").is_file():
+            cure = ("its record is here, its weights are not: train_missing_weights makes them"
+                    if self._published(config) else
+                    f"run notebook {NOTEBOOKS.get(preset, '01_data')} first")
+            raise FileNotFoundError(f"run {config.run_id} has no weights in {folder}: {cure}")
+        return folder
+
+    def train_missing_weights(self, presets: Iterable[str], seed: int) -> None:
+        """Train finished runs again of which only the record is here; the record stays as it is.
+
+        Does nothing for a run that is not finished at all, or has its weights.
+        """
+        for config in (self.study.config(preset, seed) for preset in presets):
+            folder = self._folder(config)
+            if (folder / "run.json").is_file() or not self._published(config):
+                continue
+            log(f"{config.run_id}: its record is here, its weights are not: trained again for them")
+            self._train(config, folder)
+            gap = _largest_gap(read_run(folder), read_run(self.workspace.runs / config.run_id))
+            log(f"{config.run_id}: trained again, its mAP is within {percent(gap)} points of the "
+                "record's, which stays")
+
+    def finished(self, preset: str, seed: int) -> bool:
+        """Is this very run among the reports, complete and scored by today's rules?"""
+        return self._published(self.study.config(preset, seed))
+
+    def _published(self, config: TrainConfig) -> bool:
+        target = self.workspace.runs / config.run_id
+        if not all((target / name).is_file() for name in RUN_FILES):
+            return False
+        record = read_run(target)
+        return (record["fingerprint"] == config.fingerprint(self.dataset.checksum)
+                and _same_rules(record))
+
+    def _folder(self, config: TrainConfig) -> Path:
+        fingerprint = config.fingerprint(self.dataset.checksum)
+        return self.workspace.artifacts / f"{config.run_id}-{fingerprint[:8]}"
+
+    def _images(self, split: str) -> Tensor:
+        size = self.study.config("baseline", 0).image_size
+        cache = self.workspace.artifacts / "images" / f"{split}-{size}.npy"
+        return open_images(self.dataset.root, self._split(split), size, cache)
+
+    def _split(self, split: str) -> pd.DataFrame:
+        return self.dataset.manifest[self.dataset.manifest["split"] == split]
+
+    def _train(self, config: TrainConfig, folder: Path) -> None:
+        checkpoint = folder / "checkpoint.pt"
+        if is_main():
+            self._images("train")  # made by one process, mapped by all
+        wait_for_all()
+        key = {"configuration": config.fingerprint(""), "data set": self.dataset.checksum}
+        model, history = train(config, self._images("train"), self._split("train"), self.device,
+                               checkpoint, key, self.tracker)
+        if not is_main():
+            return
+        start = time.perf_counter()
+        for split in ("query", "gallery"):
+            self._embed(model, split, folder)
+        cost = {"train_seconds": sum(row["seconds"] for row in history),
+                "embed_seconds": time.perf_counter() - start, "processes": n_processes(),
+                **reproducibility.provenance(self.device)}
+        save(model, folder / "weights.safetensors",
+             *model_arguments(config, model.classifiers.classify.shape[2]))
+        names = None if history else ["epoch", "loss", "accuracy", "images", "seconds"]
+        write_csv(folder / "history.csv", pd.DataFrame(history, columns=names))
+        self._score(config, folder, cost)
+        checkpoint.unlink(missing_ok=True)
+
+    def _score(self, config: TrainConfig, folder: Path, cost: dict) -> None:
+        """Score a run's saved embeddings and write its record, which says that it is finished."""
+        query, gallery = (Embeddings.load(folder / f"{split}.npz") for split in ("query", "gallery"))
+        cuda = self.device if self.device.type == "cuda" else None
+        protocols = ("standard-all",) if self.study.folds else tuple(PROTOCOLS)
+        scores, per_query, cmc = evaluate(query, gallery, protocols=protocols, device=cuda,
+                                          reranked_flips=RERANKED_FLIPS)
+        rates = [true_positive_rates(query, gallery, cosine(query, gallery, flip)).assign(flip=flip)
+                 for flip in FLIPS]
+        write_run(folder, {
+            "run_id": config.run_id, "study": self.study.name, "preset": config.preset,
+            "seed": config.seed, "config": asdict(config),
+            "fingerprint": config.fingerprint(self.dataset.checksum),
+            "data": {"name": self.dataset.name, "checksum": self.dataset.checksum,
+                     "counts": self.dataset.counts().to_dict("index")},
+            **RULES, "cost": cost,
+            "scores": scores.astype(object).where(scores.notna(), None).to_dict("records"),
+            "verification": pd.concat(rates).to_dict("records"),
+        }, {"per_query": per_query, "cmc": cmc})
+
+    def _embed(self, model: LATransformer, split: str, folder: Path) -> None:
+        embedded = embed_people(model, self._images(split), self._split(split))
+        embedded.save(folder / f"{split}.npz")
+
+
+def run_one(workspace: Workspace, preset: str, seed: int, device: str = "auto",
+            tracker: str | None = None) -> dict:
+    """The record of one run of a study, whose data are checked first; all processes call it."""
+    load_study(workspace.study).config(preset, seed)
+    join_processes(reproducibility.pick_device(device))
+    if is_main():
+        prepare_study(fixed_or_new(workspace), workspace)
+    wait_for_all()
+    return Experiment(workspace, device, tracker).run(preset, seed)

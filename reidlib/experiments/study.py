@@ -1,0 +1,138 @@
+"""What is run together: a study is one data set with one parameter file."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from reidlib.experiments.config import Count, Number, Seed, Switch, TrainConfig
+from reidlib.experiments.presets import PAPER_PRESETS, PRESETS, make_config
+from reidlib.utils.errors import check_choice, plain
+from reidlib.utils.paths import PARAMS, Workspace, write_json
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class Study:
+    """One data set with one parameter file ``notebooks/params/<name>.yaml``."""
+
+    name: str
+    dataset: str                       # "synthetic", "pku-reid", "market1501" or a CSV file
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
+    train: Mapping[str, Any] = field(default_factory=dict)      # TrainConfig differences
+    synthetic: Mapping[str, Any] = field(default_factory=dict)  # SyntheticSpec differences
+    perplexity: Number = 15.0          # t-SNE
+    shows_people: Switch = True        # figures of images stay out of git
+    checksum: str = ""                 # of the data; 01_data fills it in
+    presets: tuple[str, ...] = ()      # what is run; () and no candidates: the paper's rows
+    candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # its own presets
+    # identity cross-validation, see data.cross_validation.split_identities
+    folds: Count = 0
+    fold: Count | None = None          # one of them alone; None: each
+    people: Literal["all", "train"] = "all"  # whose identities are split into folds
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Study":
+        for what, values in (("seeds", self.seeds), ("presets", self.presets)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{what} are {list(values)}; expected different ones")
+        for name in (*self.presets, *self.candidates):
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise ValueError(f"{name!r} is no name of a preset or candidate; expected "
+                                 "letters, digits, - and .")
+        for name, changes in self.candidates.items():
+            if name in PRESETS or "image_size" in changes:
+                raise ValueError(f"candidate {name} is {changes!r}; expected a name that no "
+                                 "preset has, and no image_size")
+        if not self.folds and (self.fold is not None or self.people != "all"):
+            raise ValueError(f"fold is {self.fold} and people {self.people}, but there are no "
+                             "folds; set folds, or leave them out")
+        if self.folds == 1 or self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"folds is {self.folds} and fold {self.fold}; expected 2 folds or "
+                             "more, numbered from 0")
+        for preset in (*PRESETS, *self.candidates, *self.presets):
+            self.config(preset, self.seeds[0])
+        return self
+
+    @property
+    def all_presets(self) -> tuple[str, ...]:
+        """What the study runs: its presets and candidates, else the paper's rows."""
+        return (*self.presets, *self.candidates) or PAPER_PRESETS
+
+    @property
+    def is_own_data(self) -> bool:
+        """Whether the data are a user's own."""
+        return self.dataset.endswith(".csv")
+
+    def config(self, preset: str, seed: int) -> TrainConfig:
+        return make_config(preset, seed, self.train, self.candidates)
+
+
+def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = None,
+               params: Path = PARAMS) -> Study:
+    """Read ``<params>/<name>.yaml``; ``epochs`` and ``seeds`` replace the file's values.
+
+    Raises:
+        ValueError: unknown study, key or value; the message lists what is known.
+    """
+    path = params / f"{name}.yaml"
+    if path.parent != params or not path.is_file():
+        known = ", ".join(sorted(p.stem for p in params.glob("*.yaml")))
+        raise ValueError(f"unknown study {name!r}: no {path.name} in {params}; known: {known}")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name} is no YAML in UTF-8: {error}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("dataset"), str):
+        raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset: name`")
+    known = [f.name for f in fields(Study) if f.name not in ("name", "checksum")]
+    for key in values:
+        check_choice(f"key in {path.name}", key, known)
+    if seeds is not None:
+        values["seeds"] = seeds
+    try:
+        study = Study(name=name, **values)
+        return study if epochs is None else replace(study, train={**study.train, "epochs": epochs})
+    except ValidationError as error:
+        raise ValueError(f"{path.name}: {plain(error)}") from error
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML whose mappings have each key once; plain YAML lets the last one win without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = [key for i, key in enumerate(keys) if key in keys[:i]]
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice[0]!r} is there twice; keep one", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def write_study(study: Study, workspace: Workspace) -> None:
+    """Fix what the study's notebooks run: they all read this file."""
+    write_json(workspace.reports / "study.json", asdict(study))
+
+
+def read_study(workspace: Workspace) -> Study:
+    """The study as 01_data fixed it.
+
+    Raises:
+        FileNotFoundError: 01_data has not been run in this workspace.
+        ValueError: the file is damaged.
+    """
+    path = workspace.reports / "study.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: run notebook 01_data for study "
+                                f"{workspace.study!r} first; it checks the data")
+    try:
+        return Study(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        reason = plain(error) if isinstance(error, ValidationError) else error
+        raise ValueError(f"{path} is no study ({reason}); delete it and run notebook 01_data "
+                         "again") from error

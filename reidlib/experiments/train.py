@@ -1,0 +1,93 @@
+"""One configuration: its model, loss, batches, optimiser and schedule put together and trained."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from reidlib.data.batches import Batches, number_ids
+from reidlib.data.cross_validation import hold_out
+from reidlib.evaluation.embeddings import embed_people
+from reidlib.evaluation.scoring import evaluate
+from reidlib.experiments.config import TrainConfig
+from reidlib.losses import ReidLoss
+from reidlib.models.backbone import build_backbone
+from reidlib.models.la_transformer import LATransformer
+from reidlib.training.build import build_sampler, build_schedule, compiled
+from reidlib.training.loop import TrainingOptions, fit
+from reidlib.training.optimisers import make_optimiser
+from reidlib.utils import distributed, reproducibility
+
+
+def build_model(config: TrainConfig, n_identities: int) -> LATransformer:
+    """The model of a run, freshly initialised from its seed (backbone weights where asked for)."""
+    reproducibility.seed_globals(config.seed)
+    backbone, head = model_arguments(config, n_identities)
+    return LATransformer(build_backbone(pretrained=config.pretrained, **backbone), **head,
+                         gather=distributed.gather_rows)
+
+
+def model_arguments(config: TrainConfig, n_identities: int) -> tuple[dict, dict]:
+    """What a run's model is built of: arguments of ``build_backbone`` and ``LATransformer``."""
+    backbone = {"name": config.backbone, "image_size": config.image_size,
+                "args": dict(config.backbone_args)}
+    head = {"n_identities": n_identities, "y_pooling": config.y_pooling,
+            "local_weight": config.local_weight, "feature": config.feature,
+            "cosine": config.am_margin is not None}
+    return backbone, head
+
+
+def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: torch.device,
+          checkpoint: Path | None = None, key: Mapping[str, str] | None = None,
+          tracker: str | None = None) -> tuple[LATransformer, list[dict]]:
+    """Train one model; returns it and its history.
+
+    Args:
+        images: uint8 ``(image, 3, height, width)``.
+        people: one row an image, as in a manifest: path, id, cam, sha256.
+        checkpoint, key: see ``reidlib.training.loop.fit``.
+        tracker: one of accelerate's, such as "tensorboard"; its files go beside the checkpoint.
+    """
+    held_out = hold_out(people["id"], config.validation_ids, config.seed)
+    labels, names = number_ids(people.loc[~held_out, "id"].tolist())
+    model = build_model(config, len(names)).to(device)
+    optimiser = make_optimiser(model, config.lr, config.backbone_lr, config.weight_decay,
+                               config.layer_decay)
+    validate = None
+    if config.validation_ids:
+        validate = validation(images[torch.from_numpy(held_out)], people[held_out])
+    schedule = build_schedule(config.schedule, model, optimiser, config.epochs,
+                              release_every=config.release_every, lr_decay=config.lr_decay,
+                              warmup_epochs=config.warmup_epochs)
+    options = TrainingOptions(schedule, config.accumulate, config.clip_norm, config.ema_decay,
+                              validate)
+    sampler = build_sampler(labels, config.part_size, config.images_per_identity, config.seed,
+                            distributed.n_processes())
+    batches = Batches(images, labels, sampler, device, config.random_erasing,
+                      fill=tuple(model.mean.flatten().tolist()),
+                      rows=torch.from_numpy(np.flatnonzero(~held_out)), share=distributed.share)
+    loss = ReidLoss(config.am_margin, config.am_scale, config.triplet_margin,
+                    config.label_smoothing)
+    with (distributed.accelerated(device, config.precision, tracker=tracker, name=config.run_id,
+                                  may_freeze=config.schedule == "blockwise",
+                                  folder=checkpoint and checkpoint.parent) as accelerator,
+          compiled(model) if config.compiled else nullcontext(),
+          reproducibility.algorithms(config.deterministic)):
+        history = fit(model, batches.epoch, loss, optimiser, config.epochs, options,
+                      accelerator=accelerator, checkpoint=checkpoint, key=key, name=config.run_id)
+    return model, history
+
+
+def validation(images: Tensor, people: pd.DataFrame) -> Callable[[nn.Module], float]:
+    """model -> mAP under ``standard`` of these images, each a query against all the others."""
+    def score(model: nn.Module) -> float:
+        embedded = embed_people(model, images, people)
+        scores, _, _ = evaluate(embedded, embedded, flips=("none",), protocols=("standard",),
+                                reranked_flips=())
+        return float(scores["mAP"].iloc[0])
+
+    return score

@@ -1,0 +1,276 @@
+"""Curves, bars and dots from plain DataFrames. Scores are fractions in [0, 1]."""
+
+from math import ceil, floor
+from textwrap import fill
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+
+from reidlib.figures.style import (
+    GREY,
+    INK,
+    LINES,
+    MARKERS,
+    WIDTH,
+    check_frame,
+    in_order,
+    row_colours,
+    styled,
+)
+
+PROTOCOLS = ("standard", "standard-all", "market-matlab", "single-shot", "leak-free",
+             "all-gallery", "lat-top10")
+PAPER_PROTOCOL = "lat-top10"
+SEED = {"marker": "o", "ms": 3.5, "mfc": "white", "color": INK, "ls": "none"}
+INTERVAL = {"marker": "|", "ms": 6, "color": INK, "lw": 1.2}
+PUBLISHED = {"marker": "|", "ms": 15, "mew": 2.5, "color": "black", "ls": "none"}
+
+
+def protocols_in(frame: pd.DataFrame) -> list[str]:
+    """The protocols of ``frame``: from the standard one to the paper's, then any others."""
+    found = in_order(frame["protocol"])
+    return [p for p in PROTOCOLS if p in found] + [p for p in found if p not in PROTOCOLS]
+
+
+def _protocol_title(name: str) -> str:
+    return f"{name} (the paper's)" if name == PAPER_PROTOCOL else name
+
+
+def _sample(**look) -> Line2D:
+    """A legend entry for a marker or line of that look."""
+    return Line2D([], [], **{"ls": "none", "color": INK, **look})
+
+
+@styled
+def learning_curves(history: pd.DataFrame) -> Figure:
+    """Loss of each preset on its own scale, and below, if known, the training accuracy of all.
+
+    Columns: ``run, preset, seed, epoch, loss`` and optionally ``accuracy`` (fraction); one line
+    per run. Losses of different presets are different sums, so they never share a vertical axis.
+    """
+    accuracy = "accuracy" in history
+    check_frame(history, ["run", "preset", "seed", "epoch", "loss"], key=["run", "epoch"],
+                fractions=["accuracy"] if accuracy else [])
+    presets = in_order(history["preset"])
+    columns = min(len(presets), 3) if len(presets) != 4 else 2
+    rows = ceil(len(presets) / columns)
+    history = history.sort_values("epoch", kind="stable")
+    fig = plt.figure(figsize=(WIDTH, 2.2 * rows + 2.5 * accuracy))
+    grid = fig.add_gridspec(rows + accuracy, columns)
+    colours = row_colours(presets)
+    look = {name: dict(color=colours[name], ls=LINES[i % len(LINES)], lw=1.3, marker=".", ms=4)
+            for i, name in enumerate(presets)}
+    axes = [fig.add_subplot(grid[i // columns, i % columns]) for i in range(len(presets))]
+    for ax, name in zip(axes, presets, strict=True):
+        for _, run in history[history["preset"] == name].groupby("run", observed=True):
+            ax.plot(run["epoch"], run["loss"], **look[name])
+        ax.set(title=name, xlabel="epoch", ylabel="training loss")
+        ax.set_ylim(bottom=min(0, history.loc[history["preset"] == name, "loss"].min()))
+    if accuracy:
+        axes.append(fig.add_subplot(grid[rows, :]))
+        for (name, _), run in history.groupby(["preset", "run"], observed=True):
+            axes[-1].plot(run["epoch"], run["accuracy"], **look[name])
+        axes[-1].set(xlabel="epoch", ylabel="training accuracy", ylim=(0, 1.03))
+        fig.legend([_sample(**look[name]) for name in presets], presets, ncols=4,
+                   loc="outside lower center")
+    for ax in axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return fig
+
+
+def _score_bars(ax: Axes, part: pd.DataFrame, rows: list[str], ends: pd.DataFrame) -> None:
+    """One protocol's bars, with mAP above rank-1, the single seeds, the interval of mAP (``ends``:
+    row -> low, high) and the means in figures."""
+    colours = row_colours(rows)
+    for y, row in enumerate(rows):
+        runs = part[part["row"] == row]
+        for metric, dy, alpha in (("mAP", -0.19, 1.0), ("rank1", 0.19, 0.4)):
+            if runs.empty:
+                continue
+            mean = runs[metric].mean()
+            ax.barh(y + dy, mean, 0.36, color=colours[row], alpha=alpha, zorder=2)
+            if metric == "mAP" and row in ends.index:
+                ax.plot(ends.loc[row, ["low", "high"]], [y + dy] * 2, **INTERVAL, zorder=3)
+            ax.plot(runs[metric], [y + dy] * len(runs), **SEED, zorder=4, clip_on=False)
+            ax.text(1.04, y + dy, f"{mean:.3f}", va="center", fontsize=9,
+                    transform=ax.get_yaxis_transform())
+    ax.set(xlim=(0, 1), xlabel="score (mean over seeds)")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.45, -0.55)
+    ax.grid(False, axis="y")
+
+
+@styled
+def ablation_bars(scores: pd.DataFrame, paper: pd.DataFrame | None = None,
+                  intervals: pd.DataFrame | None = None) -> Figure:
+    """mAP and rank-1 of each row of the ablation: bars are means over seeds, dots single seeds.
+
+    ``scores`` columns: ``row, protocol, seed, mAP, rank1`` (fractions). ``paper`` columns:
+    ``row, mAP, rank1``, the published numbers, marked in the panel of the paper's protocol only.
+    ``intervals`` columns: ``row, protocol, low, high``, of mAP, drawn over its bars.
+    """
+    check_frame(scores, ["row", "protocol", "seed", "mAP", "rank1"],
+                key=["row", "protocol", "seed"], fractions=["mAP", "rank1"])
+    rows, protocols = in_order(scores["row"]), protocols_in(scores)
+    fig, axes = plt.subplots(1, len(protocols), sharey=True, squeeze=False,
+                             figsize=(WIDTH, 0.62 * len(rows) + 1.6))
+    if intervals is None:
+        intervals = pd.DataFrame(columns=["row", "protocol", "low", "high"])
+    for ax, protocol in zip(axes[0], protocols, strict=True):
+        ends = intervals[intervals["protocol"] == protocol].set_index("row")
+        _score_bars(ax, scores[scores["protocol"] == protocol], rows, ends)
+        ax.set_title(_protocol_title(protocol))
+    axes[0, 0].set_ylabel("variant")
+    legend = {"mAP": Patch(color=INK), "rank-1": Patch(color=INK, alpha=0.4),
+              "one seed": _sample(**SEED)}
+    if len(intervals):
+        legend["95 % interval of mAP"] = _sample(**{**INTERVAL, "ls": "-"})
+    if paper is not None:
+        check_frame(paper, ["row", "mAP", "rank1"], key=["row"], fractions=["mAP", "rank1"])
+        unknown = [row for row in paper["row"] if row not in rows]
+        if unknown or PAPER_PROTOCOL not in protocols:
+            raise ValueError(f"no {PAPER_PROTOCOL} scores to compare with the paper's rows "
+                             f"{unknown or list(paper['row'])}")
+        ax = axes[0, protocols.index(PAPER_PROTOCOL)]
+        for metric, dy in (("mAP", -0.19), ("rank1", 0.19)):
+            ys = [rows.index(row) + dy for row in paper["row"]]
+            ax.plot(paper[metric], ys, **PUBLISHED, zorder=3, clip_on=False)
+        legend["published"] = _sample(**PUBLISHED)
+    fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4)
+    return fig
+
+
+@styled
+def score_dots(scores: pd.DataFrame, by: str, label: str, published: float | None = None
+               ) -> Figure:
+    """mAP with its interval of each row by each way of asking: dots side by side in its column.
+
+    Columns: ``row``, ``by``, and ``value, low, high`` (fractions). ``label``: of the axis of
+    ``by``; ``published``: a number of the paper's, marked in the first column.
+    """
+    check_frame(scores, ["row", by, "value", "low", "high"], key=["row", by],
+                fractions=["value", "low", "high"])
+    rows, columns = in_order(scores["row"]), in_order(scores[by])
+    colours = row_colours(rows)
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    for i, row in enumerate(rows):
+        own = scores[scores["row"] == row].set_index(by)
+        x = [columns.index(c) + 0.21 * (i - (len(rows) - 1) / 2) for c in own.index]
+        ax.vlines(x, own["low"], own["high"], color=colours[row], lw=2, zorder=2)
+        ax.plot(x, own["value"], MARKERS[i], color=colours[row], ms=7.5, mec="white", label=row,
+                zorder=3, clip_on=False)
+        for place, value in zip(x, own["value"], strict=True):
+            ax.annotate(f"{100 * value:.0f}", (place, value), xytext=(5, 0), fontsize=8,
+                        textcoords="offset points", va="center", zorder=4,
+                        path_effects=[withStroke(linewidth=2, foreground="white")])
+    if published is not None:
+        ax.plot([-0.45, 0.45], [published] * 2, color="black", lw=1.2, ls=":", label="published",
+                zorder=1)
+    ax.set_xticks(range(len(columns)), [fill(f"{c:,}" if isinstance(c, int) else c, 18)
+                                          for c in columns])
+    ax.set(xlabel=label, ylabel="mAP (95 % interval)", ylim=(0, 1.03),
+           xlim=(-0.5, len(columns) - 0.5))
+    ax.grid(False, axis="x")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return fig
+
+
+@styled
+def protocol_gap(scores: pd.DataFrame, metric: str = "mAP") -> Figure:
+    """How far apart protocols score the same runs: one line per row, one marker per protocol.
+
+    Columns: ``row, protocol, seed`` and ``metric`` (fraction). Markers are means over seeds,
+    the number is what the paper's protocol adds to the standard one.
+    """
+    check_frame(scores, ["row", "protocol", "seed", metric], key=["row", "protocol", "seed"],
+                fractions=[metric])
+    rows, protocols = in_order(scores["row"]), protocols_in(scores)
+    names = dict.fromkeys([*PROTOCOLS, *protocols])
+    markers = dict(zip(names, MARKERS, strict=False))
+    colours = row_colours(rows)
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.5 * len(rows) + 1.6))
+    for y, row in enumerate(rows):
+        runs = scores[scores["row"] == row]
+        means = runs.groupby("protocol", observed=True)[metric].mean()
+        ax.plot([means.min(), means.max()], [y, y], color=colours[row], lw=3, alpha=0.4, zorder=1)
+        for protocol, mean in means.items():
+            ax.plot(mean, y, markers[protocol], ms=9, color=colours[row], mec="white", zorder=3,
+                    clip_on=False)
+        if {"standard", PAPER_PROTOCOL} <= set(means.index):
+            gap = means[PAPER_PROTOCOL] - means["standard"]
+            ax.text(1.02, y, f"{gap:+.3f}", va="center", transform=ax.get_yaxis_transform())
+            ax.set_title(f"{PAPER_PROTOCOL} − standard:", loc="right")
+    ax.set(xlim=(0, 1), xlabel=metric, ylabel="variant")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(False, axis="y")
+    handles = [_sample(marker=markers[p], ms=9, mec="white") for p in protocols]
+    fig.legend(handles, [_protocol_title(p) for p in protocols], loc="outside lower center",
+               ncols=3, title="mean over seeds")
+    return fig
+
+
+@styled
+def ap_scatter(queries: pd.DataFrame) -> Figure:
+    """Average precision of each query under ``standard`` against the paper's protocol.
+
+    Columns: ``row, path, seed, protocol, AP`` (fraction; NaN is left out); one panel per row, one
+    dot per query and seed. Above the diagonal the paper's protocol is the kinder one.
+    """
+    check_frame(queries, ["row", "path", "seed", "protocol", "AP"],
+                key=["row", "path", "seed", "protocol"])
+    wide = queries.pivot(index=["row", "path", "seed"], columns="protocol", values="AP")
+    wide = wide.dropna().reset_index()
+    rows = in_order(queries["row"])
+    columns, colours = min(len(rows), 3), row_colours(rows)
+    fig, axes = plt.subplots(ceil(len(rows) / columns), columns, squeeze=False, sharex=True,
+                             sharey=True, figsize=(WIDTH, 2.5 * ceil(len(rows) / columns) + 0.3))
+    for ax, row in zip(axes.flat, rows, strict=False):
+        own = wide[wide["row"] == row]
+        ax.plot([0, 1], [0, 1], color=GREY, lw=1, zorder=1)
+        ax.plot(own["standard"], own[PAPER_PROTOCOL], "o", color=colours[row], ms=5, alpha=0.5,
+                mec="white", clip_on=False, zorder=2)
+        ax.set(title=row, xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    for ax in axes.flat[len(rows):]:
+        ax.remove()
+    fig.supxlabel("AP under standard", fontsize=11)
+    fig.supylabel(f"AP under {_protocol_title(PAPER_PROTOCOL)}", fontsize=11)
+    return fig
+
+
+@styled
+def cmc_curves(cmc: pd.DataFrame) -> Figure:
+    """Share of queries with a right picture among the first k, one panel per protocol.
+
+    Columns: ``row, protocol, rank`` (k, from 1), ``cmc`` (fraction, mean over seeds) and
+    optionally ``low, high`` (fractions), drawn as a band. Ranks above 20 are left out.
+    """
+    band = ["low", "high"] if {"low", "high"} <= set(cmc.columns) else []
+    check_frame(cmc, ["row", "protocol", "rank", "cmc"], key=["row", "protocol", "rank"],
+                fractions=["cmc", *band])
+    rows, protocols = in_order(cmc["row"]), protocols_in(cmc)
+    cmc = cmc[cmc["rank"] <= 20].sort_values("rank")
+    lowest = cmc[["cmc", *band]].min(axis=None)
+    colours, columns = row_colours(rows), min(len(protocols), 2)
+    lines = {row: LINES[i % len(LINES)] for i, row in enumerate(rows)}
+    fig, axes = plt.subplots(ceil(len(protocols) / columns), columns, squeeze=False, sharey=True,
+                             figsize=(WIDTH, 2.9 * ceil(len(protocols) / columns) + 0.6))
+    for ax, protocol in zip(axes.flat, protocols, strict=False):
+        part = cmc[cmc["protocol"] == protocol]
+        for row, curve in ((row, part[part["row"] == row]) for row in rows):
+            ax.plot(curve["rank"], curve["cmc"], marker=".", color=colours[row],
+                    linestyle=lines[row], label=row)
+            if band:
+                ax.fill_between(curve["rank"], curve["low"], curve["high"], color=colours[row],
+                                alpha=0.15, linewidth=0)
+        ax.set(title=_protocol_title(protocol), xlabel="rank k", ylabel="CMC (found within k)",
+               xlim=(0.5, 20.5), ylim=(floor(10 * lowest) / 10, 1.01), xticks=[1, 5, 10, 15, 20])
+    for ax in axes.flat[len(protocols):]:
+        ax.remove()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig

@@ -1,0 +1,132 @@
+"""Pictures in rows: samples of a data set, and what a model answers to a query."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from textwrap import fill
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from reidlib.evaluation.metrics import average_precision
+from reidlib.evaluation.ranking import Ranking
+from reidlib.figures.style import INK, PALETTE, WIDTH, styled
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+
+RIGHT, WRONG = PALETTE[2], PALETTE[3]  # a green and a red that the colour-blind can tell apart
+
+LINE = 0.16  # inches, height of one line of a label
+
+
+def _wrap(label: str, cell: float) -> str:
+    """Break ``label`` into lines that fit below a picture ``cell`` inches wide."""
+    return "\n".join(fill(line, int(11.5 * cell)) for line in label.splitlines())
+
+
+def _show(ax: Axes, picture: np.ndarray, label: str, frame: str | None = None) -> None:
+    """Draw one picture with its label below, and a coloured frame if asked."""
+    ax.set_anchor("N")
+    ax.imshow(picture)
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel(label, fontsize=9, labelpad=3)
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set(visible=frame is not None, color=frame, linewidth=3.5)
+
+
+@styled
+def contact_sheet(images: Sequence[Picture] | UInt8[np.ndarray, "image _ _ 3"],
+                  labels: Sequence[str], columns: int = 8) -> Figure:
+    """A grid of pictures, ``columns`` to a row, each with its label below."""
+    if not len(images) or len(images) != len(labels):
+        raise ValueError(f"{len(images)} images and {len(labels)} labels; expected as many, not 0")
+    columns = min(columns, len(images))
+    rows = ceil(len(images) / columns)
+    height, width = np.max([image.shape[:2] for image in images], axis=0)
+    cell = min(WIDTH / columns, 1.2)
+    labels = [_wrap(label, cell) for label in labels]
+    below = 0.15 + LINE * max(label.count("\n") + 1 for label in labels)
+    fig, axes = plt.subplots(rows, columns, squeeze=False,
+                             figsize=(cell * columns, rows * (0.9 * cell * height / width + below)))
+    for ax in axes.flat[len(images):]:
+        ax.remove()
+    for ax, image, label in zip(axes.flat, images, labels, strict=False):
+        _show(ax, image, label)
+    return fig
+
+
+@dataclass(frozen=True)
+class RankedRow:
+    """What one model answers to one query: pictures (H, W, 3) of 8 bits, nearest first."""
+
+    title: str  # model and the query's average precision
+    query: Picture
+    query_label: str
+    gallery: list[Picture]
+    labels: list[str]  # camera of each gallery picture
+    right: list[bool]  # same person as the query
+
+    def __post_init__(self):
+        counts = len(self.gallery), len(self.labels), len(self.right)
+        if len(set(counts)) != 1 or not counts[0]:
+            raise ValueError(f"{self.title}: gallery, labels, right must be as many and not 0, "
+                             f"found {counts}")
+
+
+def ranked_row(ranking: Ranking, query: int, model: str,
+               load: Callable[[Sequence[str]], list[Picture]], k: int = 8) -> RankedRow:
+    """The first ``k`` of one query's ranking as its protocol counts them.
+
+    ``load`` reads pictures by their paths in the manifest. The AP is the full ranking's.
+    """
+    order, hits = ranking.kept(query)
+    gallery, asked = ranking.gallery, ranking.query
+    ranks = np.flatnonzero(hits) + 1
+    ap = "no valid match"
+    if len(ranks):
+        ap = f"AP {average_precision(ranks, np.array([len(ranks)]))[0]:.2f}"
+    return RankedRow(
+        title=f"{model}: {ap}", query=load([asked.paths[query]])[0],
+        query_label=f"query\nid {asked.ids[query]}\ncam {asked.cams[query]}",
+        gallery=load(gallery.paths[order[:k]]),
+        labels=[f"id {gallery.ids[g]}\ncam {gallery.cams[g]}" for g in order[:k]],
+        right=hits[:k].tolist())
+
+
+def _ranked_list(sub: SubFigure, row: RankedRow, columns: int, cell: float) -> None:
+    """One row: its title, the query in a neutral frame, and the ranked pictures."""
+    sub.suptitle(row.title, x=0.01, ha="left", fontsize=11, weight="bold")
+    axes = sub.subplots(1, columns + 1)
+    _show(axes[0], row.query, _wrap(row.query_label, cell), INK)
+    answers = zip(row.gallery, row.labels, row.right, strict=True)
+    for rank, (ax, (picture, label, right)) in enumerate(zip(axes[1:], answers, strict=False), 1):
+        colour = RIGHT if right else WRONG
+        _show(ax, picture, _wrap(label, cell), colour)
+        ax.text(0.07, 0.97, f"{rank} {'✓' if right else '✗'}", color="white", va="top", fontsize=9,
+                weight="bold", transform=ax.transAxes,
+                bbox={"boxstyle": "square,pad=0.2", "facecolor": colour, "edgecolor": "none"})
+    for ax in axes[1 + len(row.gallery):]:
+        ax.axis("off")
+
+
+@styled
+def ranked_lists(rows: Sequence[RankedRow]) -> Figure:
+    """Queries (left, dark frame) and their ranked pictures, each with its rank and ✓ or ✗."""
+    if not rows:
+        raise ValueError("no ranked rows to draw")
+    columns = max(len(row.gallery) for row in rows)
+    shapes = [picture.shape for row in rows for picture in [row.query, *row.gallery]]
+    cell = min(WIDTH / (columns + 1), 1.1)
+    lines = max(_wrap(label, cell).count("\n") + 1 for row in rows
+                for label in [row.query_label, *row.labels])
+    height = 0.9 * cell * max(h / w for h, w, _ in shapes) + 0.45 + LINE * lines
+    fig = plt.figure(figsize=(max(cell * (columns + 1), 4), height * len(rows)))
+    subs = fig.subfigures(len(rows), 1, squeeze=False)
+    for sub, row in zip(subs[:, 0], rows, strict=True):
+        _ranked_list(sub, row, columns, cell)
+    return fig
+

@@ -1,0 +1,120 @@
+"""One look for all figures, and saving a figure beside the data it was drawn from.
+
+A variant (a preset, or its row of the ablation) has one colour in every figure, and no distinction
+rests on colour alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from PIL import Image
+
+from reidlib.utils.paths import atomic_write, write_csv
+
+P = ParamSpec("P")
+
+WIDTH = 7.0  # inches; text of 11 points stays readable when the figure fills half a page
+PALETTE = sns.color_palette("colorblind").as_hex()
+INK, GREY = "#333333", PALETTE[7]
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = "osv^DPX*p<>hd8H"  # all filled, the most different ones first
+# The ablation's rows and the presets behind them are the same variants.
+_VARIANTS = (
+    (GREY, "untrained"),
+    (PALETTE[0], "baseline"),
+    (PALETTE[1], "ypool", "+ y-pooling"),
+    (PALETTE[4], "+ AM-Softmax, triplet"),
+    (PALETTE[2], "improved", "+ flipped query"),
+    (PALETTE[3], "+ re-ranking"),
+    ("#882255", "best"),
+    ("#332288", "best, re-ranking"),
+)
+VARIANT_COLOURS = {name: colour for colour, *names in _VARIANTS for name in names}
+_SPARE = [c for c in [*PALETTE, "#332288", "#882255", "#000000"] if c not in
+          VARIANT_COLOURS.values()]
+
+
+def row_colours(names: Sequence[str]) -> dict[str, str]:
+    """Colour of each variant: the fixed one, or for unknown names the next that is still free."""
+    unknown = [name for name in names if name not in VARIANT_COLOURS]
+    if len(unknown) > len(_SPARE):
+        raise ValueError(f"no colours left for {unknown[len(_SPARE):]}")
+    spare = dict(zip(unknown, _SPARE, strict=False))
+    return {name: VARIANT_COLOURS.get(name) or spare[name] for name in names}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Fonts, grid and layout of all figures, for as long as the block lasts."""
+    sizes = {"font.size": 11, "axes.titlesize": 11.5, "axes.labelsize": 11, "xtick.labelsize": 10,
+             "ytick.labelsize": 10, "legend.fontsize": 10, "figure.titlesize": 12}
+    rest = {"font.sans-serif": ["DejaVu Sans"], "legend.frameon": False, "savefig.bbox": "standard",
+            "figure.constrained_layout.use": True, "grid.color": "#dddddd"}
+    with plt.rc_context({**sns.axes_style("whitegrid"), **sizes, **rest}):
+        yield
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run ``draw`` in our style, and lay out in it too: matplotlib makes ticks only then."""
+    @wraps(draw)
+    def draw_in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with style():
+            fig = draw(*args, **kwargs)
+            fig.draw_without_rendering()
+        return fig
+    return draw_in_style
+
+
+def save_figure(fig: Figure, path: Path, data: pd.DataFrame | None = None,
+                dpi: int = 150) -> Path:
+    """Write ``fig`` as a PNG and ``data`` as ``<stem>.csv`` beside it.
+
+    The PNG has ``dpi`` dots per inch (100 is enough for photographs) and 256 colours: a third of
+    the size, and it looks the same. Each file is written whole; when either cannot be, the old
+    ones stay. The same figure gives the same bytes.
+    Returns ``path``.
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"{path}: figures are saved as .png")
+    with atomic_write(path) as png, style():
+        fig.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+        with Image.open(png) as image:
+            palette = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        palette.save(png, format="png", optimize=True)
+        if data is not None:
+            write_csv(path.with_suffix(".csv"), data)
+    return path
+
+
+def check_frame(frame: pd.DataFrame, columns: Sequence[str], key: Sequence[str] = (),
+                fractions: Sequence[str] = ()) -> None:
+    """Raise ValueError unless ``frame`` has rows and ``columns``, one row per ``key``, and
+    values in [0, 1] in the columns ``fractions``."""
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise ValueError(f"missing columns {missing}; found {list(frame.columns)}")
+    if frame.empty:
+        raise ValueError(f"no rows to draw; expected columns {list(columns)}")
+    if key and frame.duplicated(list(key)).any():
+        twice = frame.loc[frame.duplicated(list(key)), list(key)].iloc[0].to_dict()
+        raise ValueError(f"more than one row for {twice}")
+    for name in fractions:
+        outside = frame.loc[~frame[name].between(0, 1), name]
+        if len(outside):
+            raise ValueError(f"{name} must be a fraction in [0, 1], found {outside.iloc[0]}")
+
+
+def in_order(column: pd.Series) -> list:
+    """Distinct values: in the order of an ordered categorical, else of first appearance."""
+    values = column.drop_duplicates()
+    if isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.ordered:
+        values = values.sort_values()
+    return values.tolist()

@@ -1,0 +1,129 @@
+"""Images -> part logits and one embedding: LA-Transformer on any square-grid timm ViT.
+
+Sharma, Kapil, Chapman 2021 (arXiv:2106.03720); y-pooling is Eq. 2 of the reproduced paper.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from reidlib.models.backbone import square_grid
+
+
+class ReidOutput(NamedTuple):
+    """What training needs of one batch, that of all processes where there are several."""
+
+    logits: Float[Tensor, "batch parts identities"]  # cosines where the classifiers are cosine
+    embedding: Float[Tensor, "batch dim"]             # unit length; what retrieval compares
+
+
+class PartClassifiers(nn.Module):
+    """One classifier per part, all as two batched products.
+
+    Each is Linear(dim, hidden) -> BatchNorm -> Dropout -> Linear(hidden, identities); with
+    ``cosine`` the last layer gives the cosine between feature and class weight (AM-Softmax).
+    """
+
+    def __init__(self, n_parts: int, dim: int, n_identities: int, cosine: bool,
+                 hidden: int = 256, dropout: float = 0.5):
+        super().__init__()
+        self.cosine = cosine
+        self.reduce = nn.Parameter(torch.empty(n_parts, dim, hidden))
+        self.norm = nn.BatchNorm1d(n_parts * hidden)  # its shift is the first layer's bias
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Parameter(torch.empty(n_parts, hidden, n_identities))
+        self.bias = None if cosine else nn.Parameter(torch.zeros(n_parts, 1, n_identities))
+        nn.init.normal_(self.reduce, std=(2 / dim) ** 0.5)
+        nn.init.normal_(self.classify, std=0.001)  # small: cosine directions then turn fast
+
+    def neck(self, features: Float[Tensor, "batch parts dim"]
+             ) -> Float[Tensor, "batch parts hidden"]:
+        """What the last layers classify: each part after Linear and BatchNorm."""
+        hidden = torch.bmm(features.transpose(0, 1), self.reduce).transpose(0, 1)
+        return self.norm(hidden.flatten(1)).view_as(hidden)
+
+    def forward(self, neck: Float[Tensor, "batch parts hidden"]
+                ) -> Float[Tensor, "batch parts identities"]:
+        hidden = self.dropout(neck.flatten(1)).view_as(neck).transpose(0, 1)
+        if self.cosine:
+            logits = torch.bmm(normalize(hidden, dim=2), normalize(self.classify, dim=1))
+        else:
+            logits = torch.baddbmm(self.bias, hidden, self.classify)
+        return logits.transpose(0, 1)
+
+
+class LATransformer(nn.Module):
+    """Locally aware transformer: the patch grid pooled into parts, each with its own classifier.
+
+    Part i is the mean L_i of grid row i; with ``y_pooling`` (L_i + C_i) / 2 with C_i the mean of
+    grid column i (Eq. 2). The classifiers see (G + lambda L_i) / (1 + lambda), G the class token
+    and lambda ``local_weight``, as the public code computes it. The embedding concatenates the
+    L2-normalised parts: these same mixtures (``feature="mixed"``), the plain local means
+    (``"local"``, as the public test code does, so that lambda acts in training alone), or what the
+    classifiers make of the mixtures (``"neck"``: behind their batch normalisation, as Luo et al.
+    2019, arXiv:1903.07071, compare features).
+
+    Takes uint8 images of the backbone's own size and normalises them as its weights expect.
+    """
+
+    def __init__(self, backbone: nn.Module, n_identities: int, *, y_pooling: bool = False,
+                 local_weight: float = 8.0, feature: str = "mixed", cosine: bool = False,
+                 gather: Callable[[Tensor], Tensor] = lambda rows: rows):
+        super().__init__()
+        self.grid = square_grid(backbone)
+        self.backbone = backbone
+        self.y_pooling = y_pooling
+        self.local_weight = local_weight
+        self.feature = feature
+        self.gather = gather
+        self.image_size = tuple(backbone.patch_embed.img_size)
+        self.classifiers = PartClassifiers(self.grid, backbone.num_features, n_identities, cosine)
+        for name in ("mean", "std"):
+            value = torch.tensor(backbone.pretrained_cfg[name]).view(3, 1, 1)
+            self.register_buffer(name, 255 * value, persistent=False)
+
+    def tokens(self, images: UInt8[Tensor, "batch 3 height width"]
+               ) -> Float[Tensor, "batch token dim"]:
+        """The backbone's last tokens: class token, others it may have, then the patches by row."""
+        if tuple(images.shape[-2:]) != self.image_size:
+            raise ValueError(f"images are {tuple(images.shape[-2:])} pixels, this model takes "
+                             f"{self.image_size}: resize them or build it with that image_size")
+        return self.backbone.forward_features((images - self.mean) / self.std)
+
+    def parts(self, tokens: Float[Tensor, "batch token dim"]
+              ) -> tuple[Float[Tensor, "batch parts dim"], Float[Tensor, "batch parts dim"]]:
+        """The local and the mixed part features of a batch."""
+        patches = tokens[:, self.backbone.num_prefix_tokens:].unflatten(1, (self.grid, self.grid))
+        local = patches.mean(2)
+        if self.y_pooling:
+            local = (local + patches.mean(1)) / 2
+        mixed = (tokens[:, :1] + self.local_weight * local) / (1 + self.local_weight)
+        return local, mixed
+
+    def features(self, tokens: Float[Tensor, "batch token dim"]
+                 ) -> Float[Tensor, "batch parts width"]:
+        """What retrieval compares part by part, before it is brought to unit length."""
+        local, mixed = self.parts(tokens)
+        if self.feature == "neck":
+            return self.classifiers.neck(mixed)
+        return mixed if self.feature == "mixed" else local
+
+    def forward(self, images: UInt8[Tensor, "batch 3 height width"]) -> ReidOutput:
+        parts = self.parts(self.tokens(images))
+        local, mixed = self.gather(torch.stack(parts, 1)).unbind(1)
+        neck = self.classifiers.neck(mixed)
+        features = {"local": local, "mixed": mixed, "neck": neck}[self.feature]
+        return ReidOutput(self.classifiers(neck), self._embedding(features))
+
+    def embed(self, images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Unit-length retrieval features, ``parts`` times the width of a part."""
+        return self._embedding(self.features(self.tokens(images)))
+
+    def _embedding(self, features: Tensor) -> Tensor:
+        return normalize(features, dim=2).flatten(1) / self.grid ** 0.5
+
+

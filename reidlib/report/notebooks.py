@@ -1,0 +1,112 @@
+"""Runs the notebooks in order with papermill and turns the last one into ``report.html``."""
+
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from jinja2 import DictLoader
+from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+from reidlib.experiments.records import forget_runs
+from reidlib.experiments.study import Study
+from reidlib.utils.console import log
+from reidlib.utils.errors import NotebookError
+from reidlib.utils.paths import ROOT, Workspace, atomic_write, write_text
+
+# nbconvert's page without the scripts that it would load from the network, with the pictures'
+# descriptions, at a reader's width
+PAGE = """{% extends "lab/index.html.j2" %}
+{% block html_head_js %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block data_png scoped %}<div class="jp-RenderedImage jp-OutputArea-output">
+<img src="data:image/png;base64,{{ output.data['image/png'] | replace("\n", "") }}"
+ alt="{{ output | get_metadata('alt', 'image/png') | escape_html }}"
+ width="{{ output | get_metadata('width', 'image/png') }}"></div>{% endblock %}
+{% block html_head_css %}<style>
+main { max-width: 60rem; margin: auto; }
+.jp-RenderedHTMLCommon table { font-size: 0.85em; margin-left: 0; }
+</style>{% endblock %}"""
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+
+
+def run_notebook(source: Path, target: Path, parameters: dict) -> None:
+    """Execute one notebook with those of the parameters that it declares, completely or not at all.
+
+    Raises:
+        PapermillExecutionError: a cell failed; ``target`` is left as it was.
+    """
+    declared = papermill.inspect_notebook(str(source))
+    given = {name: value for name, value in parameters.items() if name in declared}
+    with atomic_write(target) as partial:
+        papermill.execute_notebook(str(source), str(partial), given, kernel_name="python3",
+                                   progress_bar=False, stdout_file=sys.stdout,
+                                   extra_arguments=["--log-level=ERROR"])
+        write_text(partial, nbformat.writes(_without_papermill(nbformat.read(partial, 4))))
+
+
+def write_html(executed: Path, target: Path) -> None:
+    """The executed report as one self-contained page: no code cells, nothing from elsewhere."""
+    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, embed_images=True,
+                            exclude_output_prompt=True, template_file="report.html.j2",
+                            extra_loaders=[DictLoader({"report.html.j2": PAGE})])
+    notebook = nbformat.read(executed, 4)
+    notebook.metadata["title"] = f"reidlib report: {target.parent.name}"
+    write_text(target, exporter.from_notebook_node(notebook)[0])
+
+
+def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: bool = False
+                  ) -> None:
+    """Run a study's notebooks in their order, then write ``report.html`` from the last one.
+
+    ``parameters``: epochs, seeds and device, for the notebooks that declare them. ``again``: train
+    finished runs again.
+
+    Raises:
+        ValueError: the study has no notebooks of its own.
+        NotebookError: a notebook failed; finished runs are kept.
+    """
+    if study.folds or study.candidates:
+        raise ValueError(f"study {study.name!r} has no notebooks of its own: reidlib study "
+                         f"--study {study.name} runs it")
+    parameters = {**parameters, "study": study.name}
+    if workspace.root != ROOT:
+        parameters["workspace"] = str(workspace.root)
+    for number, source in enumerate(NOTEBOOKS, 1):
+        log(f"[{number}/{len(NOTEBOOKS)}] {source.stem}")
+        start = time.perf_counter()
+        try:
+            run_notebook(source, workspace.reports / "executed" / source.name, parameters)
+        except (PapermillExecutionError, DeadKernelError, OSError) as error:
+            raise NotebookError(_advice(error, source, workspace)) from error
+        log(f"      {time.perf_counter() - start:.0f} s")
+        if again and number == 1:  # the data is there and complete
+            forget_runs(workspace)
+    write_html(workspace.reports / "executed" / NOTEBOOKS[-1].name,
+               workspace.reports / "report.html")
+    log(f"report: {workspace.reports / 'report.html'} and report.md beside it")
+
+
+def _advice(error: Exception, source: Path, workspace: Workspace) -> str:
+    """What went wrong in a notebook, and what to do about it."""
+    if not isinstance(error, PapermillExecutionError):
+        return (f"{source.name}: {error or 'the kernel died'}\nIf the memory or the disk is full, "
+                "make room; finished runs and finished epochs are kept: the same command goes on "
+                "from there")
+    if error.ename in ("ValueError", "FileNotFoundError"):  # they say what to do
+        return f"{source.name}: {error.evalue}"
+    return (f"{source.name}: {error.ename}: {error.evalue}\nTo look into it open "
+            f"notebooks/{source.name} (make lab), with study = \"{workspace.study}\" in its first "
+            "cell of code")
+
+
+def _without_papermill(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop papermill's times and paths, so that a re-run differs only where results do."""
+    for part in [notebook, *notebook.cells]:
+        for key in ("papermill", "execution"):
+            part.metadata.pop(key, None)
+    return notebook

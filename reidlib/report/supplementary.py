@@ -1,0 +1,156 @@
+"""What stands beside a study: another schedule, identity folds, a crowd, the choice of `best`.
+
+Each is a study of its own, ``<study>-blockwise``, ``-folds`` and ``-selection``, run by
+``reidlib.runs``, or the folder ``crowd`` that ``reidlib.crowd`` writes. One that is not there is
+None; one that is not whole is an error that says what is missing.
+"""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from reidlib.evaluation.statistics import interval
+from reidlib.experiments.presets import ResultRow
+from reidlib.experiments.records import by_row, collect_runs, read_run, read_tables
+from reidlib.experiments.study import Study, read_study
+from reidlib.report.tables import (
+    PROTOCOLS_COMPARED,
+    cells,
+    cut,
+    every_interval,
+    query_rows,
+    steps,
+    steps_table,
+)
+from reidlib.utils.paths import Workspace
+from reidlib.utils.text import percent
+
+
+def records_of(workspace: Workspace, name: str) -> list[dict] | None:
+    """All records of the study ``<study>-<name>``, fold after fold; None where there is none.
+
+    Raises:
+        FileNotFoundError: some run or fold is missing, or is of another configuration.
+    """
+    whole = f"{workspace.study}-{name}"
+    parts = [Workspace(whole, workspace.root)]
+    first = Workspace(f"{whole}/0", workspace.root)
+    if not (parts[0].reports / "study.json").is_file():
+        if not (first.reports / "study.json").is_file():
+            return None
+        parts = [Workspace(f"{whole}/{fold}", workspace.root)
+                 for fold in range(read_study(first).folds)]
+    studies = [read_study(part) for part in parts]
+    if len({str(replace(study, fold=None, checksum="")) for study in studies}) > 1:
+        raise FileNotFoundError(f"the folds of {whole} are of different studies")
+    how = f"python -m reidlib.runs --study {whole}"
+    return [record for study, part in zip(studies, parts, strict=True)
+            for record in collect_runs(study, part, (*study.presets, *study.candidates), how)]
+
+
+def folds_table(queries: pd.DataFrame) -> pd.DataFrame:
+    """One line a model: mAP and rank-1 with intervals over all identities."""
+    lines = []
+    for label in queries["row"].unique():
+        own = cut(queries, label, "standard-all")
+        scored = own.dropna(subset="AP")
+        found = {name: interval(own, score) for name, score in (("mAP", "mAP"),
+                                                                ("rank-1", "rank1"))}
+        lines.append({"model": label, "people": scored["id"].nunique(),
+                      "queries": scored["path"].nunique(),
+                      **{name: percent(f.value, f.std, ends=(f.low, f.high))
+                         for name, f in found.items()}})
+    return pd.DataFrame(lines)
+
+
+def schedules_scores(queries: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """mAP of the compared models by schedule (name -> ``query_rows`` of ``MODELS``).
+
+    Columns: those of ``every_interval`` and schedule.
+    """
+    return pd.concat([every_interval(own[own["protocol"].isin(PROTOCOLS_COMPARED)], ("mAP",)).assign(
+        schedule=schedule) for schedule, own in queries.items()], ignore_index=True)
+
+
+def schedules_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """``schedules_scores`` to read: one line a schedule and model, one column a protocol."""
+    wide = cells(scores, ["schedule", "row"], "protocol")[list(PROTOCOLS_COMPARED)]
+    return wide.reset_index().rename(columns={"row": "model"})
+
+
+def selection_table(records: list[dict]) -> pd.DataFrame:
+    """One line a candidate, best first: what it changes, its mAP by flip, against the first run.
+
+    The score is that of ``standard-all`` on held-out training people.
+    """
+    names = list(dict.fromkeys(r["preset"] for r in records))
+    by_flip = {flip: query_rows(records, [ResultRow(name, name, flip) for name in names])
+               for flip in ("none", "query", "both")}
+    against = steps(by_flip["none"], against=names[0]).set_index("row")
+    runs = {name: [r for r in records if r["preset"] == name] for name in names}
+    lines = []
+    for name, own in runs.items():
+        change = against.loc[name] if name in against.index else None
+        lines.append({
+            "candidate": name, "changes": changes(own[0], runs[names[0]][0]),
+            **{f"mAP, flip {flip}": percent(interval(cut(rows, name, "standard-all")).value)
+               for flip, rows in by_flip.items()},
+            f"against {names[0]}": "–" if change is None else percent(
+                change["difference"], signed=True, ends=(change["low"], change["high"])),
+            "verdict": "–" if change is None else change["verdict"],
+            "minutes": f"{sum(r['cost']['train_seconds'] for r in own) / 60:.1f}"})
+    table = pd.DataFrame(lines)
+    order = table["mAP, flip both"].astype(float).sort_values(ascending=False, kind="stable")
+    return table.loc[order.index].reset_index(drop=True)
+
+
+def changes(record: dict, first: dict) -> str:
+    """A run's parameters that are not the first run's."""
+    own = {key: value for key, value in record["config"].items()
+           if value != first["config"][key] and key not in ("preset", "seed")}
+    return ", ".join(f"{key} {value}" for key, value in own.items()) or "–"
+
+
+def crowd(workspace: Workspace, study: Study) -> list[dict] | None:
+    """Records of the crowd before which all compared models stood; None where there is none.
+
+    Raises:
+        FileNotFoundError: a model is missing, or stood before others or with another configuration.
+    """
+    folders = [workspace.reports / "crowd" / study.config(model.preset, study.seeds[0]).run_id
+               for model in PROTOCOLS_COMPARED]
+    found = [read_run(folder) for folder in folders if (folder / "run.json").is_file()]
+    if not found:
+        return None
+    current = [study.config(r["preset"], r["seed"]).fingerprint(study.checksum) == r["fingerprint"]
+               for r in found]
+    crowds = {r["strangers"]["checksum"] for r in found}
+    if len(found) < len(PROTOCOLS_COMPARED) or not all(current) or len(crowds) > 1:
+        raise FileNotFoundError(f"python -m reidlib.crowd --study {workspace.study} has not run "
+                                "for all compared models as they are now")
+    return found
+
+
+def crowd_scores(records: list[dict]) -> pd.DataFrame:
+    """mAP of each model by number of strangers: columns row, strangers, value, low, high, std."""
+    queries = read_tables(records, "per_query")
+    labels = {model.preset: model.label for model in PROTOCOLS_COMPARED}
+    lines = [{"row": labels[preset], "strangers": size, **interval(own)._asdict()}
+             for (preset, size), own in queries.groupby(["preset", "strangers"], sort=False)]
+    return pd.DataFrame(lines)
+
+
+def crowd_steps(records: list[dict]) -> pd.DataFrame:
+    """Each model against the baseline, before every number of strangers, to read."""
+    queries, base = read_tables(records, "per_query"), PROTOCOLS_COMPARED[0].label
+    parts = [steps_table(steps(by_row(own, PROTOCOLS_COMPARED), against=base)).assign(strangers=f"{size:,}")
+             for size, own in queries.groupby("strangers")]
+    shown = ["step", "against", "strangers", "change of mAP", "verdict"]
+    return pd.concat(parts, ignore_index=True)[shown].rename(columns={"step": "model"})
+
+
+def crowd_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """``crowd_scores`` to read: one line a model, one column a number of strangers."""
+    wide = cells(scores, ["row"], "strangers")
+    wide.columns = [f"{size:,} strangers" for size in wide.columns]
+    return wide.reset_index().rename(columns={"row": "model"})

@@ -1,0 +1,201 @@
+"""Run records -> the tables of the report. Every number comes from a file that a run wrote."""
+
+from collections.abc import Sequence
+from itertools import pairwise, product
+from pathlib import Path
+
+import pandas as pd
+
+from reidlib.data.manifest import COLUMNS
+from reidlib.evaluation.protocols import PROTOCOLS
+from reidlib.evaluation.statistics import compare, interval, verdict
+from reidlib.experiments.presets import COMPARED, RESULT_ROWS, ResultRow
+from reidlib.experiments.records import SCORES, by_row, device_name, read_tables
+from reidlib.utils.text import percent
+
+SHOWN = ("standard", "lat-top10")  # the honest protocol and the paper's, always side by side
+PROTOCOLS_COMPARED = ("standard", "standard-all", "lat-top10")
+
+
+def query_rows(records: Sequence[dict], variants: Sequence[ResultRow] = RESULT_ROWS) -> pd.DataFrame:
+    """The per-query scores of every results row, protocol and seed."""
+    return by_row(read_tables(records, "per_query"), variants)
+
+
+def cut(queries: pd.DataFrame, row: str, protocol: str) -> pd.DataFrame:
+    """One results row under one protocol."""
+    return queries[(queries["row"] == row) & (queries["protocol"] == protocol)]
+
+
+def headline(queries: pd.DataFrame) -> pd.DataFrame:
+    """One line a results row: rank-1 and mAP (percent) per protocol, and the paper's own."""
+    paper = paper_scores().set_index("row")
+    lines = []
+    for label in queries["row"].unique():
+        line = {"model": label}
+        for protocol in COMPARED:
+            own = cut(queries, label, protocol)
+            if protocol in SHOWN:
+                line[f"{protocol} rank-1"] = _cell(own, "rank1")
+            line[f"{protocol} mAP"] = _cell(own, "mAP")
+        published = paper.loc[label] if label in paper.index else {}
+        line["paper rank-1"] = percent(published.get("rank1"))
+        line["paper mAP"] = percent(published.get("mAP"))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _cell(own: pd.DataFrame, score: str) -> str:
+    """A score in percent; mAP with its interval. A dash where the row has no such score."""
+    if own.empty:
+        return percent(None)
+    found = interval(own, score)
+    return percent(found.value, found.std,
+                   ends=(found.low, found.high) if score == "mAP" else None)
+
+
+def every_interval(queries: pd.DataFrame, scores: Sequence[str] = SCORES) -> pd.DataFrame:
+    """Every one of ``scores`` of every results row and protocol with its interval, as fractions.
+
+    Columns: row, protocol, score, value, low, high, std (over seeds). Left out: INP where the
+    protocol does not define it.
+    """
+    lines = []
+    for (row, protocol), own in queries.groupby(["row", "protocol"], observed=True, sort=False):
+        for score in scores:
+            if own[COLUMNS[score]].notna().any():
+                lines.append({"row": row, "protocol": protocol, "score": score,
+                              **interval(own, score)._asdict()})
+    return pd.DataFrame(lines)
+
+
+def steps(queries: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
+    """Each results row against the row above, or all ``against`` one: paired bootstrap on AP.
+
+    Over identities, in fractions. Columns: row, above, protocol, difference, low, high,
+    share_in_favour, std (over seeds), seeds_up, seeds and verdict.
+    """
+    labels, lines = queries["row"].unique().tolist(), []
+    pairs = [(against, label) for label in labels if label != against] if against else (
+        pairwise(labels))
+    for (above, label), protocol in product(pairs, COMPARED):
+        sides = [cut(queries, name, protocol) for name in (above, label)]
+        if any(side.empty for side in sides):
+            continue
+        result = compare(*sides)
+        lines.append({"row": label, "above": above, "protocol": protocol, **result._asdict(),
+                      "verdict": verdict(result)})
+    return pd.DataFrame(lines)
+
+
+def first_hits(queries: pd.DataFrame, before: str, after: str) -> tuple[int, int, int]:
+    """First hits that row ``after`` mends and spoils under ``standard``, and scored queries.
+
+    Over all seeds: a query counts once a seed.
+    """
+    sides = [cut(queries, row, "standard").dropna(subset="AP").set_index(["path", "seed"])
+             for row in (before, after)]
+    right = [side["rank1"].eq(1).sort_index() for side in sides]
+    return (int((~right[0] & right[1]).sum()), int((right[0] & ~right[1]).sum()), len(right[0]))
+
+
+def change(found) -> str:
+    """A ``Comparison``, or a line of ``steps``, in percentage points."""
+    return percent(found.difference, found.std, True, (found.low, found.high))
+
+
+def steps_table(table: pd.DataFrame) -> pd.DataFrame:
+    """``steps`` in percent, for reading."""
+    return pd.DataFrame({
+        "step": table["row"], "against": table["above"], "protocol": table["protocol"],
+        "change of mAP": [change(r) for r in table.itertuples()],
+        "resamples in favour": table["share_in_favour"].map(percent),
+        "seeds up": [f"{r.seeds_up} of {r.seeds}" for r in table.itertuples()],
+        "verdict": table["verdict"]})
+
+
+def verification(records: Sequence[dict]) -> pd.DataFrame:
+    """Share of true pairs accepted at each false positive rate, mean over seeds, in percent."""
+    table = pd.concat([pd.DataFrame(r["verification"]).assign(
+        preset=r["preset"], seed=r["seed"], reranked=False) for r in records])
+    table = by_row(table).groupby(["row", "fpr"], observed=True)["tpr"].agg(["mean", "std"])
+    cells = [percent(m, s) for m, s in zip(table["mean"], table["std"], strict=True)]
+    wide = table.assign(cell=cells)["cell"].unstack()
+    wide.columns = [f"TPR at FPR {percent(rate)} %" for rate in wide.columns]
+    return wide.reset_index(names="model").astype(str)
+
+
+def cells(scores: pd.DataFrame, index: list[str], columns: str) -> pd.DataFrame:
+    """Scores with intervals in percent, as a table in the order that they are given in."""
+    shown = [percent(r.value, r.std, ends=(r.low, r.high)) for r in scores.itertuples()]
+    wide = scores.assign(cell=shown).pivot(index=index, columns=columns, values="cell")
+    order = scores[index].drop_duplicates()
+    wide = wide.loc[order[index[0]] if len(index) == 1 else list(order.itertuples(index=False))]
+    return wide[scores[columns].unique()].rename_axis(columns=None).fillna(percent(None))
+
+
+def every_protocol(queries: pd.DataFrame) -> pd.DataFrame:
+    """mAP of the same embeddings under every protocol: one column a protocol, in percent."""
+    wide = cells(every_interval(queries, ("mAP",)), ["row"], "protocol")
+    return wide[[name for name in PROTOCOLS if name in wide]].reset_index(names="model")
+
+
+def protocol_rules(protocols: Sequence[dict]) -> pd.DataFrame:
+    """What each protocol counts, one line a protocol."""
+    def mark(dropped: bool) -> str:
+        return "dropped" if dropped else "kept"
+
+    return pd.DataFrame([{
+        "protocol": p["name"],
+        "queries": "every test image" if p["every_image"] else "the data set's",
+        "same person, same camera": mark(p["drop_same_camera"]),
+        "junk": mark(p["drop_junk"]),
+        "copies of the query": ("with the camera" if p["drop_same_camera"]
+                                else mark(p["drop_copies"])),
+        "average precision": _average_precision(p), "source": p["source"]} for p in protocols])
+
+
+def _average_precision(protocol: dict) -> str:
+    if protocol["draws"]:
+        return (f"full ranking of one random image per identity and camera, mean of "
+                f"{protocol['draws']} draws")
+    if protocol["depth"]:
+        return f"{protocol['depth']} nearest, divided by the hits found"
+    return f"full ranking, {protocol['rule']} rule"
+
+
+def cost(records: Sequence[dict]) -> pd.DataFrame:
+    """What each preset took: epochs, minutes of training a run, and on what."""
+    rows = pd.DataFrame([{"preset": r["preset"], "epochs": r["config"]["epochs"],
+                          "minutes": r["cost"]["train_seconds"] / 60, "device": device_name(r)}
+                         for r in records])
+    table = rows.groupby(["preset", "epochs", "device"], sort=False)["minutes"]
+    table = table.agg(["count", "mean"]).reset_index()
+    table["mean"] = table["mean"].map("{:.1f}".format)
+    return table.rename(columns={"count": "runs", "mean": "minutes a run"})
+
+PAPER = Path(__file__).with_name("paper.csv")
+
+
+def largest_gains(before: pd.DataFrame, after: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Queries whose first hit was wrong before and is right after, by gain in AP; at most ``n``.
+
+    Both are per-query tables of one run under one protocol and flip.
+    """
+    both = before.merge(after, on=["path", "id", "cam"], suffixes=("_before", "_after"))
+    mended = both[(both["first_hit_before"] > 1) & (both["first_hit_after"] == 1)]
+    gain = mended["AP_after"] - mended["AP_before"]
+    return (mended.assign(gain=gain).sort_values(["gain", "path"], ascending=[False, True])
+            .head(n).reset_index(drop=True))
+
+
+def worst_queries(per_query: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The ``n`` scored queries of lowest AP."""
+    scored = per_query.dropna(subset="AP")
+    return scored.sort_values(["AP", "path"]).head(n).reset_index(drop=True)
+
+
+def paper_scores() -> pd.DataFrame:
+    """The paper's own numbers, with where they stand in it."""
+    return pd.read_csv(PAPER)
+

@@ -1,0 +1,54 @@
+"""The parts of a training run, chosen by name: sampler, schedule, compiled forward pass."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from reidlib.data.batches import IdentitySampler, ShuffleSampler
+from reidlib.training import optimisers
+from reidlib.utils.console import log
+
+
+def build_sampler(ids: Int[Tensor, "image"], batch_size: int, images_per_identity: int | None,
+                  seed: int, n_processes: int = 1) -> IdentitySampler | ShuffleSampler:
+    """Batches of P x K images where ``images_per_identity`` (K) is given, else plain shuffling."""
+    if images_per_identity:
+        return IdentitySampler(ids.numpy(), batch_size // images_per_identity,
+                               images_per_identity, seed, n_processes)
+    return ShuffleSampler(len(ids), batch_size, seed)
+
+
+def build_schedule(name: str, model: nn.Module, optimiser: torch.optim.Optimizer, epochs: int, *,
+                   release_every: int = 2, lr_decay: float = 0.8,
+                   warmup_epochs: float | None = None) -> optimisers.Schedule:
+    """``blockwise`` (the paper's); else ``end-to-end``: constant rates, or warm-up and cosine."""
+    if name == "blockwise":
+        return optimisers.blockwise(model, optimiser, release_every, lr_decay)
+    if warmup_epochs is not None and epochs:
+        return optimisers.warmup_cosine(optimiser, epochs, warmup_epochs)
+    return optimisers.constant
+
+
+@contextmanager
+def compiled(model: nn.Module) -> Iterator[None]:
+    """Within it the model's forward pass is compiled; where that is not possible it runs as it is.
+    """
+    probe = torch.ones(2, device=next(model.parameters()).device)
+    try:
+        torch.compile(lambda values: values.sin() + 1)(probe)
+    except Exception as error:  # no compiler, no triton, an unknown device: each has its own class
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        log(f"torch.compile does not work here ({reason}); going on without")
+        yield
+        return
+    # an operation that the compiler does not know runs as it is, too
+    with torch._dynamo.config.patch(suppress_errors=True):
+        model.compile()
+        log("torch.compile: the first step takes a while")
+        try:
+            yield
+        finally:
+            model._compiled_call_impl = None

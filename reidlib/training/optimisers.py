@@ -1,0 +1,78 @@
+"""What is optimised at which rate: Adam's groups, the paper's blockwise release, warm-up + cosine.
+
+A schedule is a function of the epochs done, as a fraction: it needs no state of its own, and a
+resumed run goes on where it stopped.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+Schedule = Callable[[float], None]
+
+
+def make_optimiser(model: nn.Module, lr: float, backbone_lr: float, weight_decay: float,
+                   layer_decay: float = 1.0) -> torch.optim.Adam:
+    """Adam with one learning rate for ``model.backbone`` and one for everything else.
+
+    With ``layer_decay`` below 1 each block of the backbone has that factor times the rate of the
+    block above it, down to the patch embedding (Bao et al. 2022, arXiv:2106.08254).
+    """
+    backbone = list(model.backbone.parameters())
+    known = {id(p) for p in backbone}
+    heads = [p for p in model.parameters() if id(p) not in known]
+    groups = [{"params": heads, "lr": lr, "name": "heads"}]
+    if layer_decay == 1:
+        groups.append({"params": backbone, "lr": backbone_lr, "name": "backbone"})
+    else:
+        groups += _layers(model.backbone, backbone_lr, weight_decay, layer_decay)
+    return torch.optim.Adam(groups, weight_decay=weight_decay, fused=True)
+
+
+def _layers(backbone: nn.Module, lr: float, weight_decay: float, layer_decay: float) -> list[dict]:
+    from timm.optim import param_groups_layer_decay  # see reidlib.models
+
+    layers = param_groups_layer_decay(backbone, weight_decay, weight_decay_exclude_1d=False,
+                                      layer_decay=layer_decay)
+    return [{"params": layer["params"], "lr": lr * layer["lr_scale"], "name": f"layer{i}"}
+            for i, layer in enumerate(layers)]
+
+
+def set_trainable_blocks(model: nn.Module, n: int) -> None:
+    """Train the heads and the last ``n`` transformer blocks; freeze the rest of the backbone.
+
+    The patch, class-token and position embeddings come before the first block and are released
+    with it; the final norm comes after the last and is never frozen. No graph is built through
+    what is frozen: it costs its forward pass alone.
+    """
+    backbone = model.backbone
+    backbone.requires_grad_(n >= len(backbone.blocks))
+    for i, block in enumerate(backbone.blocks):
+        block.requires_grad_(i >= len(backbone.blocks) - n)
+    backbone.norm.requires_grad_(True)
+
+
+def constant(epochs_done: float) -> None:
+    """Rates stay as the optimiser has them."""
+
+
+def blockwise(model: nn.Module, optimiser: torch.optim.Optimizer, every: int = 2,
+              decay: float = 0.8) -> Schedule:
+    """The paper's schedule: every ``every`` epochs one more block, rates times ``decay``."""
+    first = [group["lr"] for group in optimiser.param_groups]
+
+    def schedule(epochs_done: float) -> None:
+        released = int(epochs_done) // every
+        set_trainable_blocks(model, released)
+        for group, lr in zip(optimiser.param_groups, first, strict=True):
+            group["lr"] = lr * decay ** released
+
+    return schedule
+
+
+def warmup_cosine(optimiser: torch.optim.Optimizer, epochs: int, warmup: float) -> Schedule:
+    """Rates rise from 0 over ``warmup`` epochs, then fall to 0 along a cosine."""
+    from timm.scheduler import CosineLRScheduler
+
+    return CosineLRScheduler(optimiser, t_initial=epochs, warmup_t=warmup).step

@@ -1,0 +1,111 @@
+"""Where files live, and how they are written: whole or not at all."""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS = ROOT / "notebooks" / "params"  # one file a study
+
+
+def data_root() -> Path:
+    """Folder that holds one folder per data set: ``REIDLIB_DATA``, else ``data/``."""
+    return Path(os.environ.get("REIDLIB_DATA") or ROOT / "data").resolve()
+
+
+def weights_root() -> Path:
+    """Folder of backbone weights: ``REIDLIB_WEIGHTS``, else ``data/weights/``."""
+    return Path(os.environ.get("REIDLIB_WEIGHTS") or ROOT / "data" / "weights").resolve()
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
+
+    A full disk, an exception or a kill leaves the old file (or none), never half of a new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".partial{path.suffix}",
+                                    dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path, older_than: float = 0.0) -> None:
+    """Delete what processes killed while they wrote ``path`` have left beside it.
+
+    ``older_than``: seconds since it was written to, where others may be writing at this moment.
+    """
+    for partial in path.parent.glob(f".{path.stem}.*.partial{path.suffix}"):
+        if time.time() - partial.stat().st_mtime >= older_than:
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write ``text`` to ``path``, whole or not at all; returns the path."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_csv(path: Path, table) -> Path:
+    """Write a pandas table, whole or not at all; returns the path."""
+    return write_text(path, csv_text(table))
+
+
+def csv_text(table) -> str:
+    """A pandas table as CSV: full precision, one line ending everywhere."""
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one study below ``root`` (default: this repository)."""
+
+    study: str
+    root: Path = ROOT
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports" / self.study
+
+    @property
+    def runs(self) -> Path:
+        return self.reports / "runs"
+
+    @property
+    def tables(self) -> Path:
+        return self.reports / "tables"
+
+    @property
+    def figures(self) -> Path:
+        return self.reports / "figures"
+
+    @property
+    def people(self) -> Path:
+        """Figures that show people of a real data set; ignored by git."""
+        return self.figures / "people"
+
+    @property
+    def artifacts(self) -> Path:
+        """Weights, embeddings and checkpoints; ignored by git."""
+        return self.root / "artifacts" / self.study
+
+
+def write_json(path: Path, value) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+

@@ -1,0 +1,99 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from reidlib.data.batches import Batches, IdentitySampler, ShuffleSampler, number_ids
+
+
+def test_identity_batches_are_p_times_k_and_cover_every_image():
+    ids = np.repeat(np.arange(6), 8)
+    sampler = IdentitySampler(ids, n_identities=3, n_images=4, seed=1)
+    batches = list(sampler.batches(0))
+    for batch in batches:
+        assert set(Counter(ids[batch]).values()) == {4} and len(set(batch)) == len(batch)
+    assert all(len(b) == 12 for b in batches[:-1])
+    seen = np.concatenate(batches)
+    assert len(set(seen)) > 0.8 * len(ids) and max(Counter(seen).values()) == 1
+
+
+def test_identities_with_too_few_images_repeat_their_own():
+    ids = np.array([0, 1, 1, 2, 2, 2, 2, 2])
+    for batch in IdentitySampler(ids, 3, 4).batches(0):
+        assert set(Counter(ids[batch]).values()) == {4}
+    groups = IdentitySampler(ids, 3, 4)._deal(np.array([3, 4, 5, 6, 7]), np.random.default_rng(0))
+    assert groups.shape == (2, 4) and set(groups.flat) == {3, 4, 5, 6, 7}
+
+
+def test_a_batch_always_has_a_negative():
+    ids = np.array([0] * 40 + [1] * 4)
+    batches = list(IdentitySampler(ids, 2, 4).batches(3))
+    assert batches and all(len(set(ids[b])) == 2 for b in batches)
+    with pytest.raises(ValueError, match="at least 2 identities, found 1"):
+        IdentitySampler(np.zeros(5, int), 2, 2)
+
+
+@pytest.mark.parametrize("make", [lambda seed: IdentitySampler(np.repeat(range(5), 4), 2, 2, seed),
+                                  lambda seed: ShuffleSampler(20, 6, seed)])
+def test_batches_depend_on_seed_and_epoch_alone(make):
+    def first(sampler, epoch):
+        return np.concatenate(list(sampler.batches(epoch))).tolist()
+
+    sampler = make(1)
+    assert first(sampler, 2) == first(sampler, 2) == first(make(1), 2)
+    assert first(sampler, 2) != first(sampler, 3) and first(sampler, 2) != first(make(2), 2)
+
+
+def test_shuffle_leaves_out_only_the_odd_batch():
+    batches = list(ShuffleSampler(20, 6).batches(0))
+    assert [len(b) for b in batches] == [6, 6, 6] and len(set(np.concatenate(batches))) == 18
+    assert [len(b) for b in ShuffleSampler(4, 32).batches(0)] == [4]
+
+
+def test_half_of_the_images_are_mirrored_and_labels_follow(make_images):
+    images = make_images(40, 4)
+    batches = Batches(images, torch.arange(40), ShuffleSampler(40, 8), torch.device("cpu"))
+    mirrored = 0
+    for batch, ids in batches.epoch(0):
+        for image, i in zip(batch, ids, strict=True):
+            plain = torch.equal(image, images[i])
+            assert plain or torch.equal(image, images[i].flip(-1))
+            mirrored += not plain
+    assert 10 < mirrored < 30
+    again = [batch for batch, _ in batches.epoch(0)]
+    for (batch, _), same in zip(batches.epoch(0), again, strict=True):
+        assert torch.equal(batch, same)
+
+
+def test_erasing_paints_one_rectangle_of_its_own_into_its_share_of_the_images(make_images):
+    images = make_images(200, 12).clamp(max=250)
+    source = Batches(images, torch.arange(200), ShuffleSampler(200, 20), torch.device("cpu"),
+                     erasing=0.5, fill=(255.0, 254.0, 253.0))
+    painted = []
+    for batch, ids in source.epoch(3):
+        for image, i in zip(batch, ids, strict=True):
+            kept = (image == images[i]).all() or (image == images[i].flip(-1)).all()
+            mask = (image == torch.tensor([255, 254, 253]).view(3, 1, 1)).all(0)
+            assert kept == (not mask.any())
+            if mask.any():
+                rows, columns = mask.any(1), mask.any(0)
+                assert mask.sum() == rows.sum() * columns.sum()  # a rectangle
+                painted.append((rows.nonzero()[0].item(), columns.nonzero()[0].item()))
+    assert 70 < len(painted) < 130 and len(set(painted)) > 30
+    again = [batch for batch, _ in source.epoch(3)]
+    assert all(torch.equal(a, b) for a, (b, _) in zip(again, source.epoch(3), strict=True))
+
+
+def test_rows_say_where_the_sampled_images_are(make_images):
+    images = make_images(10, 4)
+    rows = torch.tensor([9, 4, 2, 0])
+    source = Batches(images, torch.arange(4), ShuffleSampler(4, 2), torch.device("cpu"), rows=rows)
+    for batch, ids in source.epoch(0):
+        for image, i in zip(batch, ids, strict=True):
+            assert any(torch.equal(image, images[rows[i]].flip(f)) for f in ((), (-1,)))
+
+
+def test_identities_are_numbered_in_sorted_order():
+    numbers, names = number_ids(["b", "a", "10", "b"])
+    assert names == ["10", "a", "b"] and numbers.tolist() == [2, 1, 0, 2]

@@ -1,0 +1,158 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reidlib.experiments.records import (
+    by_row,
+    collect_runs,
+    forget_runs,
+    publish_run,
+    read_tables,
+    write_run,
+)
+from reidlib.experiments.study import load_study, read_study, write_study
+from reidlib.report import tables
+from reidlib.utils import paths, text
+from reidlib.utils.paths import Workspace
+
+
+@pytest.fixture
+def study():
+    return replace(load_study("smoke"), checksum="data")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace("smoke", tmp_path)
+
+
+def per_query(**columns):
+    n = len(next(iter(columns.values())))
+    names = [f"{i}.png" for i in range(n)]
+    return pd.DataFrame({"path": names, "id": names, "cam": ["a"] * n, **columns})
+
+
+def test_study_round_trip(study, workspace):
+    write_study(study, workspace)
+    assert read_study(workspace) == study
+
+
+def test_a_study_that_was_never_prepared_names_its_notebook(workspace):
+    with pytest.raises(FileNotFoundError, match="run notebook 01_data for study 'smoke' first"):
+        read_study(workspace)
+
+
+def publish(study, workspace, preset="baseline", seed=0, **changes):
+    config = study.config(preset, seed)
+    record = {"run_id": config.run_id, "preset": preset, "seed": seed,
+              "fingerprint": config.fingerprint("data"),
+              "config": json.loads(json.dumps(vars(config))), "scores": [], **changes}
+    tables = {"history": pd.DataFrame({"epoch": [0]}), "cmc": pd.DataFrame({"rank": [1]}),
+              "per_query": per_query(AP=[0.5], first_hit=[np.inf], INP=[np.nan])}
+    write_run(workspace.artifacts / config.run_id, record, tables)
+    publish_run(workspace.artifacts / config.run_id, workspace.runs / config.run_id)
+
+
+def test_runs_are_collected_in_all_seeds(study, workspace):
+    study = replace(study, seeds=(0, 1))
+    for seed in study.seeds:
+        publish(study, workspace, seed=seed)
+    records = collect_runs(study, workspace, ["baseline"], "02_baseline")
+    assert [r["run_id"] for r in records] == ["baseline-s0", "baseline-s1"]
+    queries = read_tables(records, "per_query")
+    assert queries["run"].tolist() == ["baseline-s0", "baseline-s1"]
+    assert np.isinf(queries["first_hit"]).all() and queries["INP"].isna().all()
+
+
+def test_a_missing_or_other_run_names_its_notebook(study, workspace):
+    with pytest.raises(FileNotFoundError, match="baseline-s0.*not there: run 02_base"):
+        collect_runs(study, workspace, ["baseline"], "02_baseline")
+    publish(study, workspace)
+    longer = replace(study, train={**study.train, "epochs": 9})
+    with pytest.raises(FileNotFoundError, match="another configuration: run 02_base"):
+        collect_runs(longer, workspace, ["baseline"], "02_baseline")
+
+
+def test_a_run_on_other_data_is_not_taken_for_this_one(study, workspace):
+    publish(study, workspace)
+    with pytest.raises(FileNotFoundError, match="was run on other data: run 02_base"):
+        collect_runs(replace(study, checksum="new"), workspace, ["baseline"],
+                             "02_baseline")
+
+
+def test_a_damaged_record_says_what_to_do(study, workspace):
+    publish(study, workspace)
+    path = workspace.runs / "baseline-s0" / "run.json"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(ValueError, match="run.json is not a run record.*delete"):
+        collect_runs(study, workspace, ["baseline"], "02_baseline")
+
+
+def test_identities_stay_text(study, workspace):
+    table = per_query(AP=[1.0, np.nan]).assign(id=["001", "NA"])
+    paths.write_csv(workspace.runs / "x" / "per_query.csv", table)
+    read = read_tables([{"folder": workspace.runs / "x", "run_id": "x", "preset": "p",
+                                 "seed": 0}], "per_query")
+    assert read["id"].tolist() == ["001", "NA"] and read["AP"].isna().tolist() == [False, True]
+
+
+def test_summary_by_hand():
+    scores = pd.DataFrame({"preset": "improved", "reranked": False, "protocol": "standard",
+                           "flip": ["none", "none", "query", "query"], "seed": [0, 1, 0, 1],
+                           "mAP": [0.2, 0.4, 0.5, 0.5], "mINP": 1.0, "rank1": 1.0, "rank5": 1.0,
+                           "rank10": 1.0})
+    table = records.summarise(by_row(scores)).set_index("row")
+    assert table.loc["+ AM-Softmax, triplet", "mAP_mean"] == pytest.approx(0.3)
+    assert table.loc["+ AM-Softmax, triplet", "mAP_std"] == pytest.approx(0.02 ** 0.5)
+    flipped = table.loc["+ flipped query"]
+    assert (flipped["mAP_mean"], flipped["mAP_std"], flipped["mAP_count"]) == (0.5, 0, 2)
+
+
+def test_largest_gains_follow_the_rule():
+    before = per_query(AP=[0.1, 0.9, 0.2, 0.3], first_hit=[2, 1, 5, 3])
+    after = per_query(AP=[0.3, 1.0, 0.9, 0.9], first_hit=[1, 1, 1, 2])
+    gains = tables.largest_gains(before, after, 5)
+    assert gains["path"].tolist() == ["2.png", "0.png"]     # 1 was right before, 3 is wrong after
+    assert gains["gain"].tolist() == pytest.approx([0.7, 0.2])
+    assert len(tables.largest_gains(before, after, 1)) == 1
+
+
+def test_worst_queries_skip_what_was_not_scored():
+    table = per_query(AP=[0.9, np.nan, 0.1, 0.5])
+    assert tables.worst_queries(table, 2)["path"].tolist() == ["2.png", "3.png"]
+
+
+@pytest.mark.parametrize("value, std, signed, text", [
+    (0.929, float("nan"), False, "92.9"), (1.0, 0.0123, False, "100.0 ± 1.2"),
+    (-0.004, float("nan"), True, "-0.4"), (0.039, 0.01, True, "+3.9 ± 1.0"),
+    (float("nan"), 0.1, False, "–"), (None, float("nan"), False, "–")])
+def test_percent(value, std, signed, text):
+    assert text.percent(value, std, signed) == text
+
+
+def test_the_papers_numbers_are_those_of_the_paper():
+    paper = tables.paper_scores().set_index("row")
+    assert paper["mAP"].tolist() == [0.908, 0.947, 0.971, 0.975]
+    assert paper["rank1"].tolist() == [0.929, 0.964, 1.0, 1.0]
+
+
+def test_markdown_table():
+    table = pd.DataFrame({"model": ["a"], "mAP": [0.5]})
+    assert text.to_markdown(table) == "| model | mAP |\n| :-- | --: |\n| a | 0.5 |"
+
+
+def test_forgotten_runs_leave_checkpoints_and_everything_else(tmp_path):
+    workspace = Workspace("smoke", tmp_path)
+    kept = [workspace.reports / "study.json", workspace.artifacts / "images" / "train.npy",
+            workspace.artifacts / "best-s0-12345678" / "checkpoint.pt"]
+    gone = [workspace.runs / "best-s0" / "run.json", workspace.reports / "crowd/best-s0/run.json",
+            workspace.artifacts / "baseline-s0-12345678" / "run.json",
+            workspace.artifacts / "baseline-s0-12345678" / "weights.safetensors"]
+    for path in kept + gone:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    forget_runs(workspace)
+    assert all(path.is_file() for path in kept) and not any(path.exists() for path in gone)

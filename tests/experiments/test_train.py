@@ -1,0 +1,156 @@
+"""Every field of the configuration that training knows arrives where it acts."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from reidlib.data.cross_validation import hold_out
+from reidlib.evaluation.embeddings import Embeddings, embed
+from reidlib.evaluation.ranking import rank_gallery
+from reidlib.experiments import train as train_module
+from reidlib.experiments.study import load_study
+from reidlib.experiments.train import train, validation
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config():
+    study = load_study("smoke")
+    return replace(study.config("improved", 0), epochs=1, image_size=32, batch_size=16,
+                   backbone_args={"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2})
+
+
+@pytest.fixture
+def people():
+    """48 images of 6 people under 2 cameras."""
+    return pd.DataFrame({"path": [f"{i}.png" for i in range(48)],
+                         "id": [f"{i % 6:03d}" for i in range(48)],
+                         "cam": [str(i // 24) for i in range(48)],
+                         "sha256": [str(i) for i in range(48)]})
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What ``train`` hands to ``fit``, which trains nothing here."""
+    calls = []
+
+    def spy(model, batches, loss_fn, optimiser, epochs, options, **rest):
+        calls.append(SimpleNamespace(model=model, batches=batches(0), loss=loss_fn, options=options,
+                                     optimiser=optimiser, **rest,
+                                     exact=torch.are_deterministic_algorithms_enabled()))
+        return []
+
+    monkeypatch.setattr(train_module, "fit", spy)
+    return calls
+
+
+def test_options_are_off_as_in_the_paper(config, make_images, people, seen):
+    train(config, make_images(48), people, CPU)
+    call, = seen
+    assert call.options.clip_norm is call.options.ema_decay is call.options.validate is None
+    assert call.options.accumulate == 1 and call.loss.smoothing == call.batches.source.erasing == 0
+    assert not call.exact
+    assert call.accelerator.mixed_precision == "no" and len(call.optimiser.param_groups) == 2
+    call.options.schedule(0.5)
+    assert [g["lr"] for g in call.optimiser.param_groups] == [config.lr, config.backbone_lr]
+
+
+def test_options_that_are_on(config, make_images, people, seen):
+    changed = replace(config, label_smoothing=0.1, random_erasing=0.5, clip_norm=2.0,
+                      ema_decay=0.9, layer_decay=0.5, warmup_epochs=0.5, accumulate=2,
+                      precision="bf16", validation_ids=2, deterministic=True)
+    train(changed, make_images(48), people, CPU)
+    call, = seen
+    assert (call.options.clip_norm, call.options.ema_decay, call.options.accumulate) == (2.0, 0.9, 2)
+    assert call.exact and not torch.are_deterministic_algorithms_enabled()
+    assert call.loss.smoothing == 0.1 and call.batches.source.erasing == 0.5
+    assert call.batches.source.fill == pytest.approx((127.5, 127.5, 127.5))
+    assert call.accelerator.mixed_precision == "bf16" and len(call.optimiser.param_groups) > 3
+    call.options.schedule(0.25)
+    assert call.optimiser.param_groups[0]["lr"] == pytest.approx(config.lr / 2)
+    images, ids = next(iter(call.batches))
+    assert len(images) == len(ids) == 8 and set(ids.tolist()) <= {0, 1, 2, 3}
+    assert call.model.classifiers.classify.shape[2] == 4 and call.options.validate
+
+
+def test_held_out_people_are_whole_and_drawn_by_seed(people):
+    masks = [hold_out(people["id"], 2, seed) for seed in range(8)]
+    for mask in masks:
+        held, learnt = set(people["id"][mask]), set(people["id"][~mask])
+        assert len(held) == 2 and not held & learnt
+    assert len({tuple(mask) for mask in masks}) > 3
+    assert (hold_out(people["id"], 2, 0) == masks[0]).all()
+    assert not hold_out(people["id"], 0, 0).any()
+    with pytest.raises(ValueError, match="validation_ids is 5, but of 6 training identities"):
+        hold_out(people["id"], 5, 0)
+
+
+def test_validation_is_the_standard_map_of_each_image_against_the_others(make_model, make_images,
+                                                                        people):
+    model, images, few = make_model(4), make_images(12), people[:12].assign(cam=["0", "1"] * 6)
+    emb = embed(model, images)
+    sides = Embeddings(*emb, *[few[name].to_numpy(str) for name in ("path", "id", "cam", "sha256")])
+    few = few.assign(cam=["0"] * 6 + ["1"] * 6)
+    sides = replace(sides, cams=few["cam"].to_numpy(str))
+    ranking, values = rank_gallery(sides, sides), []
+    for i in range(12):
+        kept, hits = ranking.kept(i)
+        assert i not in kept and hits.sum() == 1
+        values.append(1 / (1 + np.flatnonzero(hits)[0]))
+    assert validation(images, few)(model) == pytest.approx(np.mean(values))
+
+
+def test_training_with_everything_on_runs_and_keeps_the_best(config, make_images, people,
+                                                            tmp_path):
+    changed = replace(config, epochs=3, label_smoothing=0.1, random_erasing=0.5, clip_norm=2.0,
+                      ema_decay=0.5, layer_decay=0.7, warmup_epochs=1.0, accumulate=2,
+                      precision="bf16", validation_ids=2, deterministic=True)
+    images = make_images(48)
+    model, history = train(changed, images, people, CPU, tmp_path / "checkpoint.pt")
+    held_out = hold_out(people["id"], 2, 0)
+    best = max(row["validation"] for row in history)
+    score = validation(images[torch.from_numpy(held_out)], people[held_out])
+    assert len(history) == 3 and score(model) == pytest.approx(best)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_tensorboard_follows_the_training(config, make_images, people, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, history = train(replace(config, epochs=2), make_images(48), people, CPU,
+                       tmp_path / "checkpoint.pt", tracker="tensorboard")
+    events = EventAccumulator(str(next(tmp_path.rglob("events*")).parent)).Reload()
+    assert [s.value for s in events.Scalars("loss")] == pytest.approx(
+        [row["loss"] for row in history])
+
+
+def test_a_tracker_that_is_not_there_is_refused(config, make_images, people, monkeypatch):
+    with pytest.raises(ValueError, match="Unsupported logging capability: tensorbord"):
+        train(config, make_images(48), people, CPU, tracker="tensorbord")
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [])
+    with pytest.warns(UserWarning, match="no supported trackers"), pytest.raises(
+            ValueError, match="tracker 'tensorboard' is not installed: pip install"):
+        train(config, make_images(48), people, CPU, tracker="tensorboard")
+
+
+def test_compiled_training_learns_the_same(config, make_images, people, monkeypatch, capsys):
+    changed = replace(config, epochs=2, backbone_args={**config.backbone_args, "depth": 1})
+    _, plain = train(changed, make_images(48), people, CPU)
+    changed = replace(changed, compiled=True)
+    _, compiled = train(changed, make_images(48), people, CPU)
+    said = capsys.readouterr().out
+    assert "the first step takes a while" in said or "going on without" in said
+    assert compiled[1]["loss"] == pytest.approx(plain[1]["loss"], rel=0.1)  # dropout draws anew
+
+    def broken(function):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    _, without = train(changed, make_images(48), people, CPU)
+    assert "does not work here (no C++ compiler); going on without" in capsys.readouterr().out
+    assert [row["loss"] for row in without] == [row["loss"] for row in plain]

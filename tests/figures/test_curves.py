@@ -1,0 +1,273 @@
+"""Curves, bars and dots show the numbers they were given; saving is whole or not at all."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+
+from reidlib.figures import style
+from reidlib.figures.curves import (
+    PUBLISHED,
+    ablation_bars,
+    cmc_curves,
+    learning_curves,
+    protocol_gap,
+    score_dots,
+)
+from reidlib.figures.style import VARIANT_COLOURS, save_figure
+
+matplotlib.use("agg")
+ROWS = ["baseline", "+ y-pooling", "+ flipped query"]
+PAPER = pd.DataFrame({"row": ROWS, "mAP": [0.908, 0.947, 0.975], "rank1": [0.929, 0.964, 1.0]})
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def history():
+    return pd.DataFrame([
+        {"run": f"{preset}-s{seed}", "preset": preset, "seed": seed, "epoch": epoch,
+         "loss": scale / (epoch + seed + 1), "accuracy": epoch / (epoch + 1)}
+        for preset, scale in (("baseline", 60.0), ("improved", 180.0))
+        for seed in range(3) for epoch in range(4)])
+
+
+@pytest.fixture
+def scores():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame([
+        {"row": row, "protocol": protocol, "seed": seed, "mAP": low + rng.uniform(0, 0.1),
+         "rank1": low + rng.uniform(0, 0.1)}
+        for row in ROWS for protocol, low in (("lat-top10", 0.9), ("standard", 0.4))
+        for seed in range(3)])
+
+
+@pytest.fixture
+def cmc():
+    return pd.DataFrame([
+        {"row": row, "protocol": protocol, "rank": rank, "cmc": 1 - 0.5 / rank}
+        for row in ROWS for protocol in ("lat-top10", "standard") for rank in range(1, 31)])
+
+
+def titles(fig):
+    return [ax.get_title() for ax in fig.axes]
+
+
+def legend_texts(fig):
+    return [text.get_text() for text in fig.legends[0].get_texts()]
+
+
+def test_learning_curves_draw_one_line_per_run_on_each_presets_own_scale(history):
+    fig = learning_curves(history.sample(frac=1, random_state=0).sort_values("preset"))
+    assert titles(fig) == ["baseline", "improved", ""]
+    for ax, preset in zip(fig.axes, ["baseline", "improved"], strict=False):
+        assert [to_hex(line.get_color()) for line in ax.lines] == [VARIANT_COLOURS[preset]] * 3
+        for seed, line in enumerate(ax.lines):
+            run = history[history["run"] == f"{preset}-s{seed}"]
+            np.testing.assert_array_equal(line.get_xydata(), run[["epoch", "loss"]])
+    assert fig.axes[1].get_ylim()[1] > 2 * fig.axes[0].get_ylim()[1]
+    assert len(fig.axes[2].lines) == 6 and fig.axes[2].get_ylim()[0] == 0
+
+
+def test_learning_curves_without_accuracy_have_no_accuracy_panel(history):
+    fig = learning_curves(history.drop(columns="accuracy"))
+    assert {ax.get_ylabel() for ax in fig.axes} == {"training loss"}
+
+
+def test_bars_are_means_over_seeds_and_dots_are_the_seeds(scores):
+    fig = ablation_bars(scores)
+    assert titles(fig) == ["standard", "lat-top10 (the paper's)"]
+    for ax, protocol in zip(fig.axes, ["standard", "lat-top10"], strict=True):
+        part = scores[scores["protocol"] == protocol]
+        means = part.groupby("row")[["mAP", "rank1"]].mean().loc[ROWS]
+        assert [bar.get_width() for bar in ax.patches] == pytest.approx(means.to_numpy().ravel())
+        assert [text.get_text() for text in ax.texts] == [f"{v:.3f}" for v in means.stack()]
+        dots = np.concatenate([line.get_xdata() for line in ax.lines])
+        assert sorted(dots) == sorted(part[["mAP", "rank1"]].to_numpy().ravel())
+        assert ax.get_xlim() == (0, 1)
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ROWS
+
+
+def test_bars_follow_an_ordered_column(scores):
+    scores["row"] = pd.Categorical(scores["row"], ROWS[::-1], ordered=True)
+    labels = ablation_bars(scores).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ROWS[::-1]
+
+
+def test_published_numbers_are_marked_under_the_papers_protocol_only(scores):
+    fig = ablation_bars(scores, PAPER)
+    marks = [[x for line in ax.lines if line.get_marker() == PUBLISHED["marker"]
+              for x in line.get_xdata()] for ax in fig.axes]
+    assert marks == [[], [*PAPER["mAP"], *PAPER["rank1"]]]
+    assert "published" in legend_texts(fig) and "published" not in legend_texts(
+        ablation_bars(scores))
+
+
+def test_published_numbers_without_a_counterpart_are_an_error(scores):
+    with pytest.raises(ValueError, match="flipped query"):
+        ablation_bars(scores[scores["row"] != "+ flipped query"], PAPER)
+    with pytest.raises(ValueError, match="lat-top10"):
+        ablation_bars(scores[scores["protocol"] == "standard"], PAPER)
+
+
+def test_protocol_gap_shows_means_and_their_difference(scores):
+    fig = protocol_gap(scores)
+    ax = fig.axes[0]
+    means = scores.groupby(["row", "protocol"])["mAP"].mean()
+    gaps = [means[row, "lat-top10"] - means[row, "standard"] for row in ROWS]
+    assert [text.get_text() for text in ax.texts] == [f"{gap:+.3f}" for gap in gaps]
+    for marker, protocol in (("o", "standard"), ("X", "lat-top10")):
+        drawn = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == marker]
+        assert drawn == pytest.approx([means[row, protocol] for row in ROWS])
+    assert legend_texts(fig) == ["standard", "lat-top10 (the paper's)"]
+
+
+def test_protocol_gap_of_one_protocol_claims_no_gap(scores):
+    ax = protocol_gap(scores[scores["protocol"] == "standard"], "rank1").axes[0]
+    assert not ax.texts and ax.get_xlabel() == "rank1"
+
+
+def test_cmc_curves_show_ranks_1_to_20_of_each_protocol(cmc):
+    fig = cmc_curves(cmc.iloc[::-1])
+    assert titles(fig) == ["standard", "lat-top10 (the paper's)"]
+    for ax in fig.axes:
+        assert len(ax.lines) == 3 and not ax.collections
+        for line in ax.lines:
+            np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 21))
+            np.testing.assert_array_equal(line.get_ydata(), 1 - 0.5 / np.arange(1, 21))
+    assert sorted(legend_texts(fig)) == sorted(ROWS)
+
+
+def test_cmc_band_is_drawn_between_low_and_high(cmc):
+    fig = cmc_curves(cmc.assign(low=cmc["cmc"] - 0.1, high=(cmc["cmc"] + 0.1).clip(upper=1)))
+    band = fig.axes[0].collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(0.4) and band[:, 1].max() == 1
+    assert fig.axes[0].get_ylim()[0] <= 0.4
+
+
+def test_a_variant_has_one_colour_in_every_figure(history, scores, cmc):
+    want = VARIANT_COLOURS["improved"]
+    assert want == VARIANT_COLOURS["+ flipped query"]
+    assert to_hex(learning_curves(history).axes[1].lines[0].get_color()) == want
+    assert to_hex(ablation_bars(scores).axes[0].patches[-1].get_facecolor()) == want
+    assert to_hex(cmc_curves(cmc).axes[0].lines[2].get_color()) == want
+
+
+def test_unknown_variants_get_colours_of_their_own():
+    names = ["baseline", "larger backbone", "no flip"]
+    assert len(set(style.row_colours(names).values())) == 3
+    assert style.row_colours(names)["baseline"] == VARIANT_COLOURS["baseline"]
+    with pytest.raises(ValueError, match="variant 29"):
+        style.row_colours([f"variant {i}" for i in range(30)])
+
+
+def test_every_axis_is_labelled_and_nothing_is_cut_off(history, scores, cmc):
+    for fig in (learning_curves(history), ablation_bars(scores, PAPER), protocol_gap(scores),
+                cmc_curves(cmc)):
+        assert all(ax.get_xlabel() for ax in fig.axes) and fig.axes[0].get_ylabel()
+        box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+
+
+def test_the_style_ends_with_the_figure(scores):
+    before = dict(matplotlib.rcParams)
+    protocol_gap(scores)
+    assert dict(matplotlib.rcParams) == before
+
+DRAW = {
+    learning_curves: ("history", ["run", "preset", "seed", "epoch", "loss"]),
+    ablation_bars: ("scores", ["row", "protocol", "seed", "mAP", "rank1"]),
+    protocol_gap: ("scores", ["row", "protocol", "seed", "mAP"]),
+    cmc_curves: ("cmc", ["row", "protocol", "rank", "cmc"]),
+}
+
+
+@pytest.mark.parametrize("draw", DRAW, ids=lambda draw: draw.__name__)
+def test_bad_frames_are_named(draw, request):
+    name, columns = DRAW[draw]
+    frame = request.getfixturevalue(name)
+    for column in columns:
+        with pytest.raises(ValueError, match=rf"missing columns \['{column}'\]"):
+            draw(frame.drop(columns=column))
+    with pytest.raises(ValueError, match="no rows"):
+        draw(frame.iloc[:0])
+    with pytest.raises(ValueError, match="more than one row for"):
+        draw(pd.concat([frame, frame.iloc[:1]]))
+
+
+@pytest.mark.parametrize("value", [90.8, -0.1, np.nan])
+def test_percentages_and_gaps_are_not_fractions(scores, value):
+    scores.loc[3, "mAP"] = value
+    with pytest.raises(ValueError, match=f"mAP must be a fraction.*{value}"):
+        ablation_bars(scores)
+
+
+def test_the_csv_beside_the_picture_holds_its_data(scores, tmp_path):
+    path = save_figure(ablation_bars(scores), tmp_path / "new" / "ablation.png", scores)
+    assert path.read_bytes().startswith(b"\x89PNG") and b"Software" not in path.read_bytes()
+    read = pd.read_csv(path.with_suffix(".csv"))
+    pd.testing.assert_frame_equal(read, scores, rtol=1e-15)
+
+
+def test_the_same_data_gives_the_same_bytes(scores, tmp_path):
+    first, second = (save_figure(ablation_bars(scores), tmp_path / f"{i}.png") for i in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    assert not first.with_suffix(".csv").exists()
+
+
+@pytest.mark.parametrize("fails", ["picture", "data"])
+def test_a_failing_save_leaves_the_old_files(scores, tmp_path, monkeypatch, fails):
+    path = save_figure(protocol_gap(scores), tmp_path / "gap.png", scores)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    assert {p.name for p in before} == {"gap.png", "gap.csv"}
+    owner, name = {"picture": (matplotlib.figure.Figure, "savefig"),
+                   "data": (Path, "write_text")}[fails]
+
+    def break_halfway(self, target, **kwargs):
+        (self if fails == "data" else target).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(owner, name, break_halfway)
+    with pytest.raises(OSError, match="disk full"):
+        save_figure(protocol_gap(scores), path, scores.iloc[:6])
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_only_png_is_saved(scores, tmp_path):
+    with pytest.raises(ValueError, match="gap.pdf"):
+        save_figure(protocol_gap(scores), tmp_path / "gap.pdf")
+
+
+def test_score_dots_show_every_value_with_its_interval():
+    frame = pd.DataFrame([{"row": row, "measure": measure, "value": 0.5 + 0.1 * i, "low": 0.4,
+                           "high": 0.95} for i, row in enumerate(("baseline", "best"))
+                          for measure in ("the paper's rules", "standard")])
+    fig = score_dots(frame, "measure", "asked", published=0.975)
+    ax, = fig.axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["the paper's rules", "standard"]
+    assert ax.get_xlabel() == "asked"
+    assert sorted(text.get_text() for text in ax.texts) == ["50", "50", "60", "60"]
+    lines = [path.vertices[:, 1].tolist() for lines in ax.collections for path in lines.get_paths()]
+    assert lines == [[0.4, 0.95]] * 4
+    names = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert names == ["baseline", "best", "published"]
+    with pytest.raises(ValueError, match="more than one row"):
+        score_dots(pd.concat([frame, frame]), "measure", "asked")
+
+
+def test_intervals_are_drawn_over_the_bars_of_their_row():
+    scores = pd.DataFrame({"row": ["baseline"], "protocol": "standard", "seed": 0, "mAP": 0.5,
+                           "rank1": 0.6})
+    ends = pd.DataFrame({"row": ["baseline"], "protocol": "standard", "low": 0.4, "high": 0.7})
+    fig = ablation_bars(scores, intervals=ends)
+    drawn = [line.get_xdata().tolist() for line in fig.axes[0].lines if len(line.get_xdata()) == 2]
+    assert [0.4, 0.7] in drawn
+    assert "95 % interval of mAP" in [t.get_text() for t in fig.legends[0].get_texts()]

@@ -1,0 +1,191 @@
+"""Maps and pictures of a gallery: the points are repeatable, the frames say right or wrong."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+
+from reidlib.figures.ranked_lists import RIGHT, WRONG, RankedRow, contact_sheet, ranked_lists
+from reidlib.figures.tsne import across_cameras, silhouette, tsne_panel, tsne_points
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def gallery():
+    """Embeddings (48, 16) of 12 people in tight clusters, seen by 2 cameras."""
+    rng = np.random.default_rng(0)
+    ids, cams = np.repeat(np.arange(63, 75), 4), np.tile([1, 2], 24)
+    return rng.normal(size=(12, 16))[ids - 63] + 0.1 * rng.normal(size=(48, 16)), ids, cams
+
+
+@pytest.fixture
+def points(gallery):
+    emb, ids, cams = gallery
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"id": ids, "cam": cams, "x": rng.normal(size=48),
+                          "y": rng.normal(size=48)})
+    return pd.concat([frame.assign(model="baseline", silhouette=0.125, across_cameras=1.0),
+                      frame.assign(model="improved", silhouette=-0.5, across_cameras=0.25)])
+
+
+def picture(value, height=32, width=12):
+    return np.full((height, width, 3), value, dtype=np.uint8)
+
+
+def ranked(title="baseline, AP 0.583", right=(False, True, True), query=None):
+    query = picture(7) if query is None else query
+    return RankedRow(title, query, "id 63, cam 1", [picture(10 * k) for k in range(len(right))],
+                     [f"cam {k}" for k in range(len(right))], list(right))
+
+
+def test_silhouette_by_hand():
+    two_directions = np.array([[1.0, 0], [2, 0], [0, 1], [0, 3]])
+    assert silhouette(two_directions, np.array([5, 5, 9, 9])) == pytest.approx(1)
+    # every image has its own person at distance 1, and others at 0 and 1: (0.5 - 1) / 1
+    assert silhouette(two_directions, np.array([5, 9, 5, 9])) == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("ids", [[1, 1, 1], [1, 2, 3]])
+def test_silhouette_is_not_defined_for_one_person_or_single_images(ids):
+    assert np.isnan(silhouette(np.eye(3), np.array(ids)))
+
+
+def test_neighbours_across_cameras_by_a_loop(gallery):
+    emb, ids, cams = gallery
+    noisy = emb + np.random.default_rng(2).normal(size=emb.shape)
+    unit = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
+    right = []
+    for i in range(len(unit)):
+        others = [j for j in range(len(unit)) if cams[j] != cams[i]]
+        nearest = sorted(others, key=lambda j: -unit[i] @ unit[j])[:3]
+        votes = [ids[j] for j in nearest]
+        right.append(min(votes, key=lambda v: (-votes.count(v), v)) == ids[i])  # ties: the first
+    assert 0 < np.mean(right) < 1
+    assert across_cameras(noisy, ids, cams, k=3) == pytest.approx(np.mean(right))
+    assert across_cameras(emb, ids, cams, k=1) == 1
+    assert np.isnan(across_cameras(emb, ids, np.ones(48)))
+
+
+def test_the_same_seed_gives_the_same_points(gallery):
+    first, again = (tsne_points(*gallery, perplexity=10, seed=3) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    assert list(first.columns) == ["x", "y", "id", "cam"]
+    np.testing.assert_array_equal(first[["id", "cam"]], np.stack(gallery[1:], axis=1))
+
+
+def test_tsne_puts_an_image_beside_its_own_person(gallery):
+    points = tsne_points(*gallery, perplexity=5)
+    xy = points[["x", "y"]].to_numpy()
+    dist = np.linalg.norm(xy[:, None] - xy[None], axis=-1) + np.diag([np.inf] * len(xy))
+    assert (gallery[1][dist.argmin(1)] == gallery[1]).all()
+
+
+@pytest.mark.parametrize("perplexity", [0, 48])
+def test_perplexity_must_fit_the_number_of_images(gallery, perplexity):
+    with pytest.raises(ValueError, match=f"48 images.*got {perplexity}"):
+        tsne_points(*gallery, perplexity=perplexity)
+
+
+def test_maps_share_colours_and_show_every_point(points):
+    fig = tsne_panel(points, "perplexity 20, seed 0")
+    assert [ax.get_title() for ax in fig.axes] == [
+        "baseline\nsilhouette 0.12, 5-NN 100.0 %", "improved\nsilhouette -0.50, 5-NN 25.0 %"]
+    assert fig.get_suptitle() == "perplexity 20, seed 0"
+    colours = [[line.get_color() for line in ax.lines] for ax in fig.axes]
+    assert colours[0] == colours[1] and len(set(colours[0])) == 12
+    assert {line.get_marker() for line in fig.axes[0].lines} == {"o", "s"}
+    assert sum(len(line.get_xdata()) for line in fig.axes[0].lines) == 48
+    assert {text.get_text() for text in fig.axes[0].texts} == {str(i) for i in range(63, 75)}
+    assert len(fig.legends[0].get_texts()) == 12 + 2
+
+
+def test_colours_of_cameras(points):
+    fig = tsne_panel(points, colour="cam")
+    assert len({line.get_color() for line in fig.axes[0].lines}) == 2
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["camera 1", "camera 2"]
+    assert {text.get_text() for text in fig.axes[0].texts} == {str(i) for i in range(63, 75)}
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 4])
+def test_the_legend_of_12_people_fits_outside_the_maps(points, models):
+    frame = pd.concat([points[points["model"] == "baseline"].assign(model=f"model {i}")
+                       for i in range(models)])
+    fig = tsne_panel(frame)
+    legend = fig.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= fig.bbox.x1 and legend.y0 >= 0
+    assert all(ax.get_window_extent().y0 > legend.y1 for ax in fig.axes)
+
+
+def test_more_people_than_colours_still_differ(points):
+    many = points.assign(id=np.arange(96) % 40 + 1)
+    assert len({line.get_color() for line in tsne_panel(many).axes[0].lines}) == 40
+
+
+def test_bad_points_are_named(points):
+    for column in ("model", "x", "y", "id", "cam", "silhouette", "across_cameras"):
+        with pytest.raises(ValueError, match=rf"missing columns \['{column}'\]"):
+            tsne_panel(points.drop(columns=column))
+    with pytest.raises(ValueError, match="no rows"):
+        tsne_panel(points.iloc[:0])
+    with pytest.raises(ValueError, match="scores of baseline"):
+        tsne_panel(points.assign(model="baseline"))
+    with pytest.raises(ValueError, match="48 cameras"):
+        tsne_panel(points.assign(cam=np.arange(96) % 48))
+
+
+@pytest.mark.parametrize("stack", [list, np.stack])
+def test_contact_sheet_shows_each_picture_with_its_label(stack):
+    pictures = [picture(k) for k in range(7)]
+    fig = contact_sheet(stack(pictures), [f"id {k}" for k in range(7)], columns=3)
+    assert len(fig.axes) == 7
+    for k, ax in enumerate(fig.axes):
+        np.testing.assert_array_equal(ax.images[0].get_array(), pictures[k])
+        assert ax.get_xlabel() == f"id {k}"
+
+
+def test_contact_sheet_refuses_unlabelled_pictures():
+    with pytest.raises(ValueError, match="2 images and 1 labels"):
+        contact_sheet([picture(0), picture(1)], ["id 0"])
+    with pytest.raises(ValueError, match="0 images"):
+        contact_sheet([], [])
+
+
+def test_frames_and_symbols_say_right_or_wrong():
+    fig = ranked_lists([ranked(), ranked("improved, AP 1.000", (True, False, False))])
+    assert [sub.get_suptitle() for sub in fig.subfigs] == ["baseline, AP 0.583",
+                                                           "improved, AP 1.000"]
+    for sub, right in zip(fig.subfigs, [(0, 1, 1), (1, 0, 0)], strict=True):
+        query, *answers = sub.axes
+        np.testing.assert_array_equal(query.images[0].get_array(), picture(7))
+        assert "id 63" in query.get_xlabel() and not query.texts
+        for k, (ax, hit) in enumerate(zip(answers, right, strict=True)):
+            np.testing.assert_array_equal(ax.images[0].get_array(), picture(10 * k))
+            frames = {to_hex(spine.get_edgecolor()) for spine in ax.spines.values()}
+            assert frames == {RIGHT if hit else WRONG}
+            assert ax.texts[0].get_text() == f"{k + 1} {'✓' if hit else '✗'}"
+            assert ax.get_xlabel() == f"cam {k}"
+
+
+def test_ranked_lists_of_different_lengths_and_sizes_fit():
+    fig = ranked_lists([ranked(right=[True] * 10, query=picture(7, 20, 20)), ranked()])
+    assert [sum(bool(ax.images) for ax in sub.axes) for sub in fig.subfigs] == [11, 4]
+    box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+
+
+def test_incomplete_rows_are_refused():
+    with pytest.raises(ValueError, match="no ranked rows"):
+        ranked_lists([])
+    with pytest.raises(ValueError, match=r"baseline.*\(0, 0, 0\)"):
+        ranked(right=())
+    with pytest.raises(ValueError, match=r"improved.*\(1, 1, 2\)"):
+        RankedRow("improved", picture(0), "id 1", [picture(1)], ["cam 1"], [True, False])

@@ -1,0 +1,92 @@
+import re
+
+import nbformat
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from reidlib import cli
+from reidlib.report import notebooks
+from reidlib.utils.paths import ROOT
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A notebook with one parameter and the given last cell."""
+
+    def make(last):
+        book = nbformat.v4.new_notebook()
+        cell = nbformat.v4.new_code_cell("study = 'synthetic'", metadata={"tags": ["parameters"]})
+        book.cells = [cell, nbformat.v4.new_code_cell(last)]
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+        nbformat.write(book, tmp_path / "source.ipynb")
+        return tmp_path / "source.ipynb"
+
+    return make
+
+
+def test_declared_parameters_arrive_and_no_paths_or_times_stay(notebook, tmp_path):
+    target = tmp_path / "executed" / "source.ipynb"
+    notebooks.run_notebook(notebook("study * 2"), target, {"study": "mine", "epochs": 3})
+    text = target.read_text()
+    assert "'minemine'" in text and "epochs" not in text
+    assert "input_path" not in text and "start_time" not in text and str(tmp_path) not in text
+
+
+def test_a_failing_cell_leaves_the_old_notebook(notebook, tmp_path):
+    target = tmp_path / "target.ipynb"
+    target.write_text("old")
+    with pytest.raises(PapermillExecutionError, match="no such thing"):
+        notebooks.run_notebook(notebook("raise ValueError('no such thing')"), target, {})
+    assert target.read_text() == "old"
+    assert {p.name for p in tmp_path.iterdir()} == {"source.ipynb", "target.ipynb"}
+
+
+def test_the_failing_notebook_and_its_error_are_named(notebook, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", [notebook("raise ValueError('no such thing')")])
+    assert cli.main(["report", "--study", "smoke", "--workspace", str(tmp_path)]) == 1
+    assert "error in source.ipynb: no such thing" in capsys.readouterr().err
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", [notebook("{}['lost']")])
+    assert cli.main(["report", "--study", "smoke", "--workspace", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "error in source.ipynb: KeyError: 'lost'" in told and 'study = "smoke"' in told
+
+
+def test_a_stopped_report_says_that_it_goes_on(tmp_path, monkeypatch, capsys):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(notebooks, "run_notebook", stopped)
+    assert cli.main(["report", "--study", "smoke", "--workspace", str(tmp_path)]) == 130
+    assert "make report goes on from there" in capsys.readouterr().err
+
+
+def test_the_page_is_self_contained_and_shows_no_code(tmp_path):
+    book = nbformat.v4.new_notebook()
+    output = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="},
+                                    metadata={"image/png": {"alt": "mAP of <all> rows"}})
+    book.cells = [nbformat.v4.new_markdown_cell("# Title"),
+                  nbformat.v4.new_code_cell("secret = 1", outputs=[output])]
+    nbformat.write(book, tmp_path / "executed.ipynb")
+    notebooks.write_html(tmp_path / "executed.ipynb", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "Title" in page and "secret" not in page and "data:image/png;base64,iVBOR" in page
+    assert 'alt="mAP of &lt;all&gt; rows"' in page
+    assert "<script" not in page and not re.search(r'(src|href)="http|@import|url\(.?http', page)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--study", "nope"], "unknown study 'nope'"), (["--device", "gpu"], "unknown device 'gpu'"),
+    (["--epochs", "-1"], "epochs is -1"), (["--seeds", "1,1"], "different whole numbers")])
+def test_bad_arguments_stop_before_anything_runs(arguments, message, capsys, tmp_path):
+    assert cli.main(["report", *arguments, "--workspace", str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_seeds_that_are_no_numbers(capsys):
+    assert cli.main(["report", "--seeds", "a,b"]) == 2
+    assert "separated by commas, such as 0,1,2; got 'a,b'" in capsys.readouterr().err
+
+
+def test_executed_notebooks_in_git_carry_no_machine_paths():
+    for path in sorted((ROOT / "reports").glob("synthetic/executed/*.ipynb")):
+        assert str(ROOT) not in path.read_text(), path

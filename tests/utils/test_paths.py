@@ -1,0 +1,79 @@
+import errno
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from reidlib.utils import console
+from reidlib.utils.paths import Workspace, atomic_write, data_root, write_text
+
+
+def test_whole_file_replaces_the_old_one_at_the_end(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    write_text(path, "old")
+    with atomic_write(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old" and partial.suffix == ".csv"
+    assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path = write_text(tmp_path / "run.json", "old")
+    with pytest.raises(OSError, match="No space"), atomic_write(path) as partial:
+        partial.write_text("ne")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(tmp_path):
+    path = write_text(tmp_path / "run.json", "old")
+    script = textwrap.dedent(f"""
+        import time
+        from pathlib import Path
+        from reidlib.paths import atomic_write
+        with atomic_write(Path({str(path)!r})) as partial:
+            partial.write_text("ne")
+            print("writing", flush=True)
+            time.sleep(60)
+        """)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writing\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert path.read_text() == "old"
+
+
+def test_files_are_readable_by_others(tmp_path):
+    assert write_text(tmp_path / "a.txt", "").stat().st_mode & 0o777 == 0o644
+
+
+def test_roots_follow_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("REIDLIB_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    monkeypatch.setenv("REIDLIB_DATA", "")
+    assert data_root().name == "data"
+
+
+def test_workspace_keeps_people_below_figures(tmp_path):
+    ws = Workspace("mine", tmp_path)
+    assert ws.people.parent == ws.figures and ws.runs.is_relative_to(tmp_path / "reports" / "mine")
+
+
+def test_headless_means_nobody_watches(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("REIDLIB_HEADLESS", raising=False)
+    assert console.is_interactive()
+    monkeypatch.setenv("REIDLIB_HEADLESS", "1")
+    assert not console.is_interactive()
+
+
+def test_bar_yields_everything(monkeypatch, capsys):
+    monkeypatch.setattr(console, "watched", lambda: True)
+    assert list(console.progress_bar(iter("abc"), 3, "reading", "letter", least=3)) == ["a", "b", "c"]
+    assert "reading" in capsys.readouterr().err
+    assert list(console.progress_bar("ab", 2, "reading", "letter", least=3)) == ["a", "b"]
+    assert capsys.readouterr().err == ""
+
+
