@@ -1,0 +1,1 @@
+"""Embeddings -> ranks -> scores under named protocols, with intervals and tests."""

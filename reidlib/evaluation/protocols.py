@@ -50,6 +50,7 @@ PROTOCOLS = {p.name: p for p in (
     Protocol("single-shot", True, True, False, None, "rectangle",
              "CUHK03's single-gallery-shot rule", draws=100),
 )}
+SHOWN = ("standard", "lat-top10")  # the standard one and the paper's, always side by side
 
 
 def get_protocol(name: str) -> Protocol:

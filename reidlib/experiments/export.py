@@ -7,21 +7,19 @@ from pathlib import Path
 import pandas as pd
 import timm
 
+from reidlib.evaluation.protocols import SHOWN
 from reidlib.experiments.presets import COMPARED
 from reidlib.experiments.records import device_name, read_run
 from reidlib.experiments.runner import Experiment
-from reidlib.report.statements import setting_of
-from reidlib.report.tables import SHOWN
 from reidlib.utils.paths import Workspace, atomic_write, write_text
-from reidlib.utils.text import percent, to_markdown
+from reidlib.utils.text import percent, render
 
 TERMS = {
     "synthetic": "drawn by this project: no terms",
     "pku-reid": "PKU-Reid, CC BY-NC-SA 4.0 (Ma, Liu, Hu, Wang, Sun): not commercial, share alike",
     "market1501": "Market-1501, for research (Zheng et al., ICCV 2015)",
 }
-PURPOSE = ("Made to reproduce a paper on public test data. Not for tracking, singling out or "
-           "profiling anybody; a score here says nothing about other cameras and people.")
+CARD = Path(__file__).with_name("model_card.md.j2")
 
 
 def export(lab: Experiment, preset: str, seed: int) -> Path:
@@ -41,27 +39,15 @@ def export(lab: Experiment, preset: str, seed: int) -> Path:
 
 def card(record: dict) -> str:
     """What somebody who finds the weights has to know."""
-    config, data, scores = record["config"], record["data"], pd.DataFrame(record["scores"])
+    config, scores = record["config"], pd.DataFrame(record["scores"])
     shown = scores[scores["protocol"].isin(SHOWN) & ~scores["reranked"]]
     table = pd.DataFrame({"protocol": shown["protocol"], "flip": shown["flip"],
                           "mAP": shown["mAP"].map(percent), "rank-1": shown["rank1"].map(percent)})
     licence = timm.get_pretrained_cfg(config["backbone"]).license if config["pretrained"] else None
-    name = data["name"].removesuffix("-dev")
-    return "\n\n".join([
-        f"# {record['preset']}, seed {record['seed']}, trained on {data['name']}",
-        f"LA-Transformer on {config['backbone']}, {config['image_size']} pixels, for person "
-        f"re-identification. {PURPOSE}",
-        "```python\nfrom reidlib import models\n\n"
-        f'model = models.load("{record["preset"]}.safetensors")\n```',
-        "## Scores", f"{setting_of(record)} Percent; rules: the project's README.",
-        to_markdown(table),
-        "## Training", f"On {device_name(record)}, {record['cost']['train_seconds'] / 60:.0f} "
-        f"minutes, commit {record['cost']['commit']}. Parameters:",
-        to_markdown(pd.DataFrame({"parameter": config.keys(),
-                                  "value": map(str, config.values())})),
-        "## Terms", f"- Data: {TERMS.get(name, 'those of its owner')}. Checksum "
-        f"`{data['checksum'][:16]}`.\n- Backbone: "
-        f"{f'timm weights, {licence}' if licence else 'from scratch'}.\n- Code: MIT."]) + "\n"
+    name = record["data"]["name"].removesuffix("-dev")
+    parameters = pd.DataFrame({"parameter": config.keys(), "value": map(str, config.values())})
+    return render(CARD, record=record, scores=table, parameters=parameters, licence=licence,
+                  terms=TERMS.get(name, "those of its owner"), device=device_name(record))
 
 
 def export_all(workspace: Workspace, device: str = "auto") -> Iterator[Path]:

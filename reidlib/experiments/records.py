@@ -102,13 +102,16 @@ def read_tables(records: Sequence[dict], name: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def by_row(table: pd.DataFrame, variants: Sequence[ResultRow] = RESULT_ROWS) -> pd.DataFrame:
-    """Pick each results row's preset, flip and re-ranking out of a long table; adds ``row``."""
-    parts = [table[(table["preset"] == v.preset) & (table["flip"] == v.flip)
-                   & (table["reranked"] == v.reranked)].assign(row=v.label) for v in variants]
-    rows = pd.concat(parts, ignore_index=True)
-    labels = [v.label for v in variants if v.label in set(rows["row"])]
-    return rows.assign(row=pd.Categorical(rows["row"], labels, ordered=True))
+def by_row(table: pd.DataFrame, rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.DataFrame:
+    """Pick each results row's preset, flip and re-ranking out of a long table; adds ``row``.
+
+    A row whose preset the table does not have is left out.
+    """
+    parts = [table[(table["preset"] == r.preset) & (table["flip"] == r.flip)
+                   & (table["reranked"] == r.reranked)].assign(row=r.label) for r in rows]
+    found = pd.concat(parts, ignore_index=True)
+    labels = [r.label for r in rows if r.label in set(found["row"])]
+    return found.assign(row=pd.Categorical(found["row"], labels, ordered=True))
 
 
 def device_name(record: dict) -> str:

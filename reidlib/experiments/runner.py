@@ -27,7 +27,7 @@ from reidlib.models.la_transformer import LATransformer
 from reidlib.utils import reproducibility
 from reidlib.utils.console import log
 from reidlib.utils.distributed import is_main, join_processes, n_processes, wait_for_all
-from reidlib.utils.paths import Workspace, write_csv
+from reidlib.utils.paths import ROOT, Workspace, write_csv
 from reidlib.utils.text import percent
 
 RULES = {"protocols": [asdict(protocol) for protocol in PROTOCOLS.values()],
@@ -224,6 +224,14 @@ class Experiment:
     def _embed(self, model: LATransformer, split: str, folder: Path) -> None:
         embedded = embed_people(model, self._images(split), self._split(split))
         embedded.save(folder / f"{split}.npz")
+
+
+def open_study(name: str, workspace: Path | str | None = None, device: str = "auto") -> Experiment:
+    """The runs of a study whose data notebook 01_data has checked.
+
+    ``workspace``: folder below which reports/ and artifacts/ are (default: this repository).
+    """
+    return Experiment(Workspace(name, Path(workspace or ROOT)), device)
 
 
 def run_one(workspace: Workspace, preset: str, seed: int, device: str = "auto",

@@ -1,0 +1,1 @@
+"""Data frames and rankings in, matplotlib figures out."""

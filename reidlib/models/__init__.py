@@ -1,0 +1,1 @@
+"""Images -> part features, logits and one embedding."""

@@ -1,0 +1,1 @@
+"""Run records -> tables, statements and pages; runs the notebooks."""

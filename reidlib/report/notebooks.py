@@ -6,31 +6,19 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from jinja2 import DictLoader
+from jinja2 import FileSystemLoader
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from reidlib.experiments.records import forget_runs
 from reidlib.experiments.study import Study
+from reidlib.report.study_results import check_presets
 from reidlib.utils.console import log
 from reidlib.utils.errors import NotebookError
 from reidlib.utils.paths import ROOT, Workspace, atomic_write, write_text
 
-# nbconvert's page without the scripts that it would load from the network, with the pictures'
-# descriptions, at a reader's width
-PAGE = """{% extends "lab/index.html.j2" %}
-{% block html_head_js %}{% endblock %}
-{% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}
-{% block data_png scoped %}<div class="jp-RenderedImage jp-OutputArea-output">
-<img src="data:image/png;base64,{{ output.data['image/png'] | replace("\n", "") }}"
- alt="{{ output | get_metadata('alt', 'image/png') | escape_html }}"
- width="{{ output | get_metadata('width', 'image/png') }}"></div>{% endblock %}
-{% block html_head_css %}<style>
-main { max-width: 60rem; margin: auto; }
-.jp-RenderedHTMLCommon table { font-size: 0.85em; margin-left: 0; }
-</style>{% endblock %}"""
+TEMPLATES = Path(__file__).with_name("templates")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 
 
@@ -52,8 +40,8 @@ def run_notebook(source: Path, target: Path, parameters: dict) -> None:
 def write_html(executed: Path, target: Path) -> None:
     """The executed report as one self-contained page: no code cells, nothing from elsewhere."""
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, embed_images=True,
-                            exclude_output_prompt=True, template_file="report.html.j2",
-                            extra_loaders=[DictLoader({"report.html.j2": PAGE})])
+                            exclude_output_prompt=True, template_file="page.html.j2",
+                            extra_loaders=[FileSystemLoader(TEMPLATES)])
     notebook = nbformat.read(executed, 4)
     notebook.metadata["title"] = f"reidlib report: {target.parent.name}"
     write_text(target, exporter.from_notebook_node(notebook)[0])
@@ -67,12 +55,13 @@ def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: b
     finished runs again.
 
     Raises:
-        ValueError: the study has no notebooks of its own.
+        ValueError: the study has no notebooks of its own, or leaves out a preset that they need.
         NotebookError: a notebook failed; finished runs are kept.
     """
     if study.folds or study.candidates:
         raise ValueError(f"study {study.name!r} has no notebooks of its own: reidlib study "
                          f"--study {study.name} runs it")
+    check_presets(study)
     parameters = {**parameters, "study": study.name}
     if workspace.root != ROOT:
         parameters["workspace"] = str(workspace.root)

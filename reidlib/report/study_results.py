@@ -1,4 +1,4 @@
-"""What a study's runs, and the studies beside it, left: read once, as tables."""
+"""What the runs of a study, and of its supplementary studies, left: read once, as tables."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,74 +12,104 @@ from reidlib.report import supplementary
 from reidlib.report.tables import cut, headline, paper_scores, query_rows, steps
 from reidlib.utils.paths import Workspace
 
-PRESETS_IN_REPORT = tuple(dict.fromkeys(v.preset for v in (*RESULT_ROWS, *SINGLE_IDEAS)))
+KNOWN_PRESETS = tuple(dict.fromkeys(row.preset for row in (*RESULT_ROWS, *SINGLE_IDEAS)))
+
+
+def check_presets(study: Study) -> None:
+    """ValueError if the study leaves out a preset that every report compares with."""
+    missing = [name for name in ("untrained", "baseline", "improved")
+               if name not in study.all_presets]
+    if missing:
+        raise ValueError(f"study {study.name!r} runs {', '.join(study.all_presets)}; a report "
+                         f"also needs {', '.join(missing)}: add to `presets`, or train without a "
+                         f"report: reidlib study --study {study.name}")
 
 
 def load_records(workspace: Workspace) -> tuple[Study, list[dict]]:
-    """The study and all runs that the report needs; an error names the notebook to run."""
-    study, records = read_study(workspace), []
-    notebooks = {"untrained": "02_baseline", "baseline": "02_baseline", "improved": "03_improved"}
-    for preset in PRESETS_IN_REPORT:
-        records += collect_runs(study, workspace, [preset], notebooks.get(preset, "04_ablations"))
-    return study, records
+    """The study and all runs that its report shows; an error names the notebook to run.
+
+    Raises:
+        FileNotFoundError: a run is missing.
+        ValueError: see ``check_presets``.
+    """
+    study = read_study(workspace)
+    check_presets(study)
+    shown = [preset for preset in KNOWN_PRESETS if preset in study.all_presets]
+    return study, collect_runs(study, workspace, shown)
 
 
 class StudyResults:
-    """What a study's runs and those beside it left, as tables."""
+    """What the runs of a study, and of its supplementary studies, left, as tables."""
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
         self.study, self.records = load_records(workspace)
         self.queries = query_rows(self.records)
-        self.headline = headline(self.queries)
+        self.models = query_rows(self.records, COMPARED)
+        self.headline = headline(self.queries, with_paper=not self.study.is_own_data)
         self.steps = steps(query_rows(self.records, CUMULATIVE))
-        models = query_rows(self.records, COMPARED)
-        self.against = {row: steps(models, against=row) for row in ("baseline", "improved")}
         self.alone = steps(query_rows(self.records, SINGLE_IDEAS), against="baseline")
         self.audit = pd.read_csv(workspace.tables / "audit.csv")
-        self.left_out: dict[str, str] = {}  # studies that are not whole, and why
-        records = {name: self._whole(name, lambda name=name: supplementary.records_of(workspace, name))
-                   for name in ("blockwise", "folds", "selection", "finalists")}
-        self.beside = {name: found for name, found in records.items() if found}
-        self.folds, self.at_bests_rate = None, pd.DataFrame()
-        people = cut(models, "baseline", "standard-all").dropna(subset="AP")["id"].nunique()
-        self.asked = {f"on the {people} test people": (models, self.alone)}
-        if records["folds"]:
-            self.folds = query_rows(records["folds"], COMPARED)
-            self.folds_alone = steps(query_rows(records["folds"], SINGLE_IDEAS), against="baseline")
-            if {v.preset for v in SAME_RATE} <= {r["preset"] for r in records["folds"]}:
-                # baseline and the paper's model, then that and `best`
-                same_rate = (*SAME_RATE, COMPARED[-1])
-                self.at_bests_rate = steps(query_rows(records["folds"], same_rate))
-            self.asked[f"on {self.folds['id'].nunique()} people in cross-validation"] = (
-                self.folds, self.folds_alone)
-        self.crowd = self._whole("crowd", lambda: supplementary.distractor_records(workspace, self.study))
-        self.tables = {}
-        if self.folds is not None:
-            self.tables["folds"] = supplementary.folds_table(self.folds)
-        if records["blockwise"]:
-            self.schedules = {schedule(self.records): models,
-                              schedule(records["blockwise"]): query_rows(records["blockwise"],
-                                                                         COMPARED)}
-            self.tables["schedules"] = supplementary.schedules_scores(self.schedules)
-        for name in ("selection", "finalists"):
-            if records[name]:
-                self.tables[name] = supplementary.selection_table(records[name])
-        if self.crowd:
-            self.tables["crowd"] = supplementary.distractor_scores(self.crowd)
-        self.tables["overview"] = overview(self)
+        self.left_out: dict[str, str] = {}  # supplementary studies that are incomplete, and why
+        found = {name: self._complete(name, lambda n=name: supplementary.records_of(workspace, n))
+                 for name in supplementary.NAMES}
+        self.supplementary = {name: records for name, records in found.items() if records}
+        self.distractors = self._complete("distractors", lambda: supplementary.distractor_records(
+            workspace, self.study))
+        self._read_folds()
+        self.schedules = {}
+        if "blockwise" in self.supplementary:
+            other = self.supplementary["blockwise"]
+            self.schedules = {schedule(self.records): self.models,
+                              schedule(other): query_rows(other, COMPARED)}
+        self.tables = self._tables()
 
-    def _whole(self, name: str, read: Callable[[], list[dict] | None]) -> list[dict] | None:
+    def _complete(self, name: str, read: Callable[[], list[dict] | None]) -> list[dict] | None:
         try:
             return read()
         except FileNotFoundError as error:
             self.left_out[name] = str(error)
             return None
 
+    def _read_folds(self) -> None:
+        self.folds, self.folds_alone, self.same_rate = None, None, None
+        records = self.supplementary.get("folds")
+        if not records:
+            return
+        self.folds = query_rows(records, COMPARED)
+        self.folds_alone = steps(query_rows(records, SINGLE_IDEAS), against="baseline")
+        if {row.preset for row in SAME_RATE} <= {r["preset"] for r in records}:
+            # baseline and the paper's model, then that and `best`
+            self.same_rate = steps(query_rows(records, (*SAME_RATE, COMPARED[-1])))
+
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        """File name -> the tables of the supplementary studies, and the overview."""
+        tables = {"overview": overview(self)}
+        if self.folds is not None:
+            tables["folds"] = supplementary.folds_table(self.folds)
+        if self.schedules:
+            tables["schedules"] = supplementary.schedules_scores(self.schedules)
+        for name in ("selection", "finalists"):
+            if name in self.supplementary:
+                tables[name] = supplementary.selection_table(self.supplementary[name])
+        if self.distractors:
+            tables["distractors"] = supplementary.distractor_scores(self.distractors)
+        return tables
+
     @property
-    def everything(self) -> list[dict]:
-        """All records, of the study and of those beside it."""
-        return [*self.records, *(r for found in self.beside.values() for r in found)]
+    def samples(self) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+        """Which people were asked, in words -> rows of the compared models, each idea alone."""
+        people = cut(self.models, "baseline", "standard-all").dropna(subset="AP")["id"].nunique()
+        found = {f"on the {people} test people": (self.models, self.alone)}
+        if self.folds is not None:
+            everybody = f"on {self.folds['id'].nunique()} people in cross-validation"
+            found[everybody] = (self.folds, self.folds_alone)
+        return found
+
+    @property
+    def all_records(self) -> list[dict]:
+        """Records of the study and of its supplementary studies."""
+        return [*self.records, *(r for found in self.supplementary.values() for r in found)]
 
     @property
     def on_the_papers_data(self) -> bool:
@@ -100,21 +130,22 @@ def schedule(records: Sequence[dict]) -> str:
     return words
 
 
-def overview(found: StudyResults) -> pd.DataFrame:
-    """The compared models by every way of asking: columns row, measure, value, low, high, std."""
-    names = {"untrained": "untrained", "baseline": "baseline", "+ flipped query": "improved",
-             "best": "best"}
-    asked = {"lat-top10": "the paper's rules", "standard": "standard, the paper's queries",
-             "standard-all": "standard, every test image"}
+def overview(results: StudyResults) -> pd.DataFrame:
+    """The compared models under the three main protocols, and in cross-validation.
+
+    Columns: row, measure, value, low, high, std.
+    """
+    names = {"not fine-tuned": "not fine-tuned", "baseline": "baseline",
+             "+ flipped query": "improved", "best": "best"}
     lines = []
-    for protocol, measure in asked.items():
+    for protocol in ("lat-top10", "standard", "standard-all"):
         for row, label in names.items():
-            own = cut(found.queries, row, protocol)
+            own = cut(results.queries, row, protocol)
             if len(own):
-                lines.append({"row": label, "measure": measure, **interval(own)._asdict()})
-    if found.folds is not None:
-        measure = f"standard, everybody in folds, {epochs(found.beside['folds'])} epochs"
+                lines.append({"row": label, "measure": protocol, **interval(own)._asdict()})
+    if results.folds is not None:
+        measure = f"cross-validation, {epochs(results.supplementary['folds'])} epochs"
         lines += [{"row": row, "measure": measure,
-                   **interval(cut(found.folds, row, "standard-all"))._asdict()}
-                  for row in found.folds["row"].unique()]
+                   **interval(cut(results.folds, row, "standard-all"))._asdict()}
+                  for row in results.folds["row"].unique()]
     return pd.DataFrame(lines)

@@ -1,8 +1,8 @@
-"""What stands beside a study: another schedule, identity folds, a crowd, the choice of `best`.
+"""Supplementary studies: another schedule, cross-validation, distractors, the choice of `best`.
 
-Each is a study of its own, ``<study>-blockwise``, ``-folds`` and ``-selection``, run by
-``reidlib.runs``, or the folder ``crowd`` that ``reidlib.crowd`` writes. One that is not there is
-None; one that is not whole is an error that says what is missing.
+Each is a study of its own, ``<study>-blockwise``, ``-folds``, ``-selection`` and ``-finalists``,
+run by ``reidlib study``, or the folder ``distractors`` that ``reidlib distractors`` writes. One
+that is not there is None; one that is incomplete is an error that says what is missing.
 """
 
 from dataclasses import replace
@@ -10,7 +10,7 @@ from dataclasses import replace
 import pandas as pd
 
 from reidlib.evaluation.statistics import interval
-from reidlib.experiments.presets import ResultRow
+from reidlib.experiments.presets import COMPARED, ResultRow
 from reidlib.experiments.records import by_row, collect_runs, read_run, read_tables
 from reidlib.experiments.study import Study, read_study
 from reidlib.report.tables import (
@@ -25,6 +25,8 @@ from reidlib.report.tables import (
 from reidlib.utils.paths import Workspace
 from reidlib.utils.text import percent
 
+NAMES = ("blockwise", "folds", "selection", "finalists")
+
 
 def records_of(workspace: Workspace, name: str) -> list[dict] | None:
     """All records of the study ``<study>-<name>``, fold after fold; None where there is none.
@@ -32,20 +34,20 @@ def records_of(workspace: Workspace, name: str) -> list[dict] | None:
     Raises:
         FileNotFoundError: some run or fold is missing, or is of another configuration.
     """
-    whole = f"{workspace.study}-{name}"
-    parts = [Workspace(whole, workspace.root)]
-    first = Workspace(f"{whole}/0", workspace.root)
+    full_name = f"{workspace.study}-{name}"
+    parts = [Workspace(full_name, workspace.root)]
+    first = Workspace(f"{full_name}/0", workspace.root)
     if not (parts[0].reports / "study.json").is_file():
         if not (first.reports / "study.json").is_file():
             return None
-        parts = [Workspace(f"{whole}/{fold}", workspace.root)
+        parts = [Workspace(f"{full_name}/{fold}", workspace.root)
                  for fold in range(read_study(first).folds)]
     studies = [read_study(part) for part in parts]
     if len({str(replace(study, fold=None, checksum="")) for study in studies}) > 1:
-        raise FileNotFoundError(f"the folds of {whole} are of different studies")
-    how = f"python -m reidlib.runs --study {whole}"
+        raise FileNotFoundError(f"the folds of {full_name} are of different studies")
+    how = f"reidlib study --study {full_name}"
     return [record for study, part in zip(studies, parts, strict=True)
-            for record in collect_runs(study, part, (*study.presets, *study.candidates), how)]
+            for record in collect_runs(study, part, study.all_presets, how)]
 
 
 def folds_table(queries: pd.DataFrame) -> pd.DataFrame:
@@ -64,12 +66,13 @@ def folds_table(queries: pd.DataFrame) -> pd.DataFrame:
 
 
 def schedules_scores(queries: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """mAP of the compared models by schedule (name -> ``query_rows`` of ``MODELS``).
+    """mAP of the compared models by schedule (name -> ``query_rows`` of ``COMPARED``).
 
     Columns: those of ``every_interval`` and schedule.
     """
-    return pd.concat([every_interval(own[own["protocol"].isin(PROTOCOLS_COMPARED)], ("mAP",)).assign(
-        schedule=schedule) for schedule, own in queries.items()], ignore_index=True)
+    return pd.concat([
+        every_interval(own[own["protocol"].isin(PROTOCOLS_COMPARED)], ("mAP",)).assign(
+            schedule=schedule) for schedule, own in queries.items()], ignore_index=True)
 
 
 def schedules_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -111,46 +114,48 @@ def changes(record: dict, first: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in own.items()) or "–"
 
 
-def crowd(workspace: Workspace, study: Study) -> list[dict] | None:
-    """Records of the crowd before which all compared models stood; None where there is none.
+def distractor_records(workspace: Workspace, study: Study) -> list[dict] | None:
+    """Records of all compared models with distractors; None where there is none.
 
     Raises:
-        FileNotFoundError: a model is missing, or stood before others or with another configuration.
+        FileNotFoundError: a model is missing, or was run with others or another configuration.
     """
-    folders = [workspace.reports / "crowd" / study.config(model.preset, study.seeds[0]).run_id
-               for model in PROTOCOLS_COMPARED]
+    models = [model for model in COMPARED if model.preset in study.all_presets]
+    folders = [workspace.reports / "distractors" / study.config(m.preset, study.seeds[0]).run_id
+               for m in models]
     found = [read_run(folder) for folder in folders if (folder / "run.json").is_file()]
     if not found:
         return None
     current = [study.config(r["preset"], r["seed"]).fingerprint(study.checksum) == r["fingerprint"]
                for r in found]
-    crowds = {r["strangers"]["checksum"] for r in found}
-    if len(found) < len(PROTOCOLS_COMPARED) or not all(current) or len(crowds) > 1:
-        raise FileNotFoundError(f"python -m reidlib.crowd --study {workspace.study} has not run "
+    data = {r["distractors"]["checksum"] for r in found}
+    if len(found) < len(models) or not all(current) or len(data) > 1:
+        raise FileNotFoundError(f"`reidlib distractors --study {workspace.study}` has not run "
                                 "for all compared models as they are now")
     return found
 
 
-def crowd_scores(records: list[dict]) -> pd.DataFrame:
-    """mAP of each model by number of strangers: columns row, strangers, value, low, high, std."""
+def distractor_scores(records: list[dict]) -> pd.DataFrame:
+    """mAP of each model by number of distractors: columns row, distractors, value, low, high, std.
+    """
     queries = read_tables(records, "per_query")
-    labels = {model.preset: model.label for model in PROTOCOLS_COMPARED}
-    lines = [{"row": labels[preset], "strangers": size, **interval(own)._asdict()}
-             for (preset, size), own in queries.groupby(["preset", "strangers"], sort=False)]
+    labels = {model.preset: model.label for model in COMPARED}
+    lines = [{"row": labels[preset], "distractors": size, **interval(own)._asdict()}
+             for (preset, size), own in queries.groupby(["preset", "distractors"], sort=False)]
     return pd.DataFrame(lines)
 
 
-def crowd_steps(records: list[dict]) -> pd.DataFrame:
-    """Each model against the baseline, before every number of strangers, to read."""
-    queries, base = read_tables(records, "per_query"), PROTOCOLS_COMPARED[0].label
-    parts = [steps_table(steps(by_row(own, PROTOCOLS_COMPARED), against=base)).assign(strangers=f"{size:,}")
-             for size, own in queries.groupby("strangers")]
-    shown = ["step", "against", "strangers", "change of mAP", "verdict"]
+def distractor_steps(records: list[dict]) -> pd.DataFrame:
+    """Each model against the baseline, for every number of distractors, to read."""
+    queries, base = read_tables(records, "per_query"), COMPARED[0].label
+    parts = [steps_table(steps(by_row(own, COMPARED), against=base)).assign(distractors=f"{n:,}")
+             for n, own in queries.groupby("distractors")]
+    shown = ["step", "against", "distractors", "change of mAP", "verdict"]
     return pd.concat(parts, ignore_index=True)[shown].rename(columns={"step": "model"})
 
 
-def crowd_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """``crowd_scores`` to read: one line a model, one column a number of strangers."""
-    wide = cells(scores, ["row"], "strangers")
-    wide.columns = [f"{size:,} strangers" for size in wide.columns]
+def distractor_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """``distractor_scores`` to read: one line a model, one column a number of distractors."""
+    wide = cells(scores, ["row"], "distractors")
+    wide.columns = [f"{size:,} distractors" for size in wide.columns]
     return wide.reset_index().rename(columns={"row": "model"})

@@ -6,20 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlib.data.manifest import COLUMNS
-from reidlib.evaluation.protocols import PROTOCOLS
-from reidlib.evaluation.statistics import compare, interval, verdict
-from reidlib.experiments.presets import COMPARED, RESULT_ROWS, ResultRow
+from reidlib.evaluation.protocols import PROTOCOLS, SHOWN
+from reidlib.evaluation.statistics import COLUMNS, compare, interval, verdict
+from reidlib.experiments.presets import RESULT_ROWS, ResultRow
 from reidlib.experiments.records import SCORES, by_row, device_name, read_tables
 from reidlib.utils.text import percent
 
-SHOWN = ("standard", "lat-top10")  # the honest protocol and the paper's, always side by side
+PAPER = Path(__file__).with_name("paper.csv")
 PROTOCOLS_COMPARED = ("standard", "standard-all", "lat-top10")
 
 
-def query_rows(records: Sequence[dict], variants: Sequence[ResultRow] = RESULT_ROWS) -> pd.DataFrame:
+def query_rows(records: Sequence[dict], rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.DataFrame:
     """The per-query scores of every results row, protocol and seed."""
-    return by_row(read_tables(records, "per_query"), variants)
+    return by_row(read_tables(records, "per_query"), rows)
 
 
 def cut(queries: pd.DataFrame, row: str, protocol: str) -> pd.DataFrame:
@@ -27,20 +26,21 @@ def cut(queries: pd.DataFrame, row: str, protocol: str) -> pd.DataFrame:
     return queries[(queries["row"] == row) & (queries["protocol"] == protocol)]
 
 
-def headline(queries: pd.DataFrame) -> pd.DataFrame:
+def headline(queries: pd.DataFrame, with_paper: bool = True) -> pd.DataFrame:
     """One line a results row: rank-1 and mAP (percent) per protocol, and the paper's own."""
     paper = paper_scores().set_index("row")
     lines = []
     for label in queries["row"].unique():
         line = {"model": label}
-        for protocol in COMPARED:
+        for protocol in PROTOCOLS_COMPARED:
             own = cut(queries, label, protocol)
             if protocol in SHOWN:
                 line[f"{protocol} rank-1"] = _cell(own, "rank1")
             line[f"{protocol} mAP"] = _cell(own, "mAP")
-        published = paper.loc[label] if label in paper.index else {}
-        line["paper rank-1"] = percent(published.get("rank1"))
-        line["paper mAP"] = percent(published.get("mAP"))
+        if with_paper:
+            published = paper.loc[label] if label in paper.index else {}
+            line["paper rank-1"] = percent(published.get("rank1"))
+            line["paper mAP"] = percent(published.get("mAP"))
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -78,7 +78,7 @@ def steps(queries: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
     labels, lines = queries["row"].unique().tolist(), []
     pairs = [(against, label) for label in labels if label != against] if against else (
         pairwise(labels))
-    for (above, label), protocol in product(pairs, COMPARED):
+    for (above, label), protocol in product(pairs, PROTOCOLS_COMPARED):
         sides = [cut(queries, name, protocol) for name in (above, label)]
         if any(side.empty for side in sides):
             continue
@@ -86,6 +86,15 @@ def steps(queries: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
         lines.append({"row": label, "above": above, "protocol": protocol, **result._asdict(),
                       "verdict": verdict(result)})
     return pd.DataFrame(lines)
+
+
+def compared_steps(models: pd.DataFrame) -> pd.DataFrame:
+    """``steps`` of every compared model against the baseline, and of `best` against the paper's.
+
+    ``models``: ``query_rows`` of ``presets.COMPARED``.
+    """
+    best = models[models["row"].isin(["improved", "best"])]
+    return pd.concat([steps(models, against="baseline"), steps(best, against="improved")])
 
 
 def first_hits(queries: pd.DataFrame, before: str, after: str) -> tuple[int, int, int]:
@@ -173,8 +182,6 @@ def cost(records: Sequence[dict]) -> pd.DataFrame:
     table = table.agg(["count", "mean"]).reset_index()
     table["mean"] = table["mean"].map("{:.1f}".format)
     return table.rename(columns={"count": "runs", "mean": "minutes a run"})
-
-PAPER = Path(__file__).with_name("paper.csv")
 
 
 def largest_gains(before: pd.DataFrame, after: pd.DataFrame, n: int) -> pd.DataFrame:

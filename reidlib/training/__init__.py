@@ -1,0 +1,1 @@
+"""Optimises a model; knows nothing of re-identification."""

@@ -1,0 +1,1 @@
+"""What every room uses: paths, seeds, messages, text, several processes."""

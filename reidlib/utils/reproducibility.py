@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from reidlib.utils.paths import ROOT
@@ -85,6 +86,11 @@ def pick_device(device: str = "auto") -> torch.device:
 def provenance(device: torch.device) -> dict:
     """Hardware, versions and commit, as every record keeps them."""
     return {"hardware": hardware(device), "versions": versions(), "commit": git_commit()}
+
+
+def as_table(device: torch.device | None = None) -> pd.DataFrame:
+    """Versions, and with a device the hardware, in one row."""
+    return pd.DataFrame([versions() | (hardware(device) if device else {})], index=[""])
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,12 @@
-"""Numbers and tables as text."""
+"""Numbers, tables and pages as text."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def percent(mean: float | None, std: float = float("nan"), signed: bool = False,
@@ -21,3 +27,15 @@ def to_markdown(table: pd.DataFrame) -> str:
     lines = [cells.columns, marks, *cells.to_numpy()]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
+
+def render(template: Path, filters: Mapping[str, Callable] | None = None, **values: Any) -> str:
+    """A page from its Jinja2 template; the filters ``percent`` and ``table`` are those above.
+
+    A name that the template asks for and nobody gave is an error. Empty lines that left-out parts
+    leave behind become one.
+    """
+    pages = Environment(loader=FileSystemLoader(template.parent), undefined=StrictUndefined,
+                        trim_blocks=True, lstrip_blocks=True)
+    pages.filters |= {"percent": percent, "table": to_markdown, **(filters or {})}
+    text = pages.get_template(template.name).render(**values)
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r" +\n", "\n", text)).strip() + "\n"

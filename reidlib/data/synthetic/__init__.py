@@ -1,0 +1,1 @@
+"""A drawn data set, for work without any download."""
