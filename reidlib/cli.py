@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from reidlib.utils.console import log
 from reidlib.utils.errors import NotebookError
 from reidlib.utils.paths import PARAMS, ROOT, Workspace
 
+STOPPED_CODE = 130  # what a shell gives for Ctrl-C
 STOPPED = "stopped; finished runs and finished epochs are kept: the same command goes on from there"
 
 app = typer.Typer(name="reidlib", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -37,13 +37,13 @@ def preset_names() -> list[str]:
     return list(PRESETS)
 
 
-def numbers(text: str | list[int]) -> list[int]:
+def numbers(text: str) -> list[int]:
     """``0,1,2`` as whole numbers."""
     try:
-        return text if isinstance(text, list) else [int(part) for part in text.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter("expected whole numbers separated by commas, such as 0,1,2; "
-                                 f"got {text!r}") from error
+                                 f"got {text!r}", param_hint="--seeds") from error
 
 
 Study = Annotated[str, typer.Option(help="a file of notebooks/params, without .yaml",
@@ -59,8 +59,8 @@ Tracker = Annotated[str | None, typer.Option(help="follow the training, such as 
 @app.command()
 def report(study: Study = "synthetic", device: Device = "auto", workspace: Folder = ROOT,
            epochs: Annotated[int | None, typer.Option(help="instead of the study's")] = None,
-           seeds: Annotated[list[int] | None, typer.Option(
-               parser=numbers, metavar="0,1,2", help="instead of the study's")] = None,
+           seeds: Annotated[str | None, typer.Option(metavar="0,1,2",
+                                                     help="instead of the study's")] = None,
            again: Again = False) -> None:
     """Run the notebooks of a study in their order and write its report.
 
@@ -70,11 +70,11 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     from reidlib.report.notebooks import run_notebooks
     from reidlib.utils.reproducibility import pick_device
 
-    seeds = seeds[0] if seeds and isinstance(seeds[0], list) else seeds
+    chosen = None if seeds is None else numbers(seeds)
     pick_device(device)
     os.environ["REIDLIB_HEADLESS"] = "1"
-    run_notebooks(load_study(study, epochs, seeds), Workspace(study, workspace.resolve()),
-                  {"epochs": epochs, "seeds": seeds, "device": device}, again)
+    run_notebooks(load_study(study, epochs, chosen), Workspace(study, workspace.resolve()),
+                  {"epochs": epochs, "seeds": chosen, "device": device}, again)
 
 
 @app.command()
@@ -169,18 +169,11 @@ def verify() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     try:
-        app(args=argv, standalone_mode=False)
-    except click.Abort:
-        return _fail(STOPPED, 130)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (ValueError, OSError, FloatingPointError, MemoryError,
-            NotebookError) as error:
-        return _fail(f"error: {error}", 1)
-    except KeyboardInterrupt:
-        return _fail(STOPPED, 130)
-    return 0
+        app(args=argv, prog_name="reidlib")
+    except (ValueError, OSError, FloatingPointError, MemoryError, NotebookError) as error:
+        return _fail(f"error: {str(error) or type(error).__name__}", 1)
+    except SystemExit as end:  # typer ends with it, whatever happened
+        return _fail(STOPPED, STOPPED_CODE) if end.code == STOPPED_CODE else end.code
 
 
 def _fail(message: str, code: int) -> int:
