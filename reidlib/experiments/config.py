@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticKnownError
 
 # today's name -> the one in records, weights and parameter files of before
 FORMER_NAMES = {"local_weight": "global_weight"}
@@ -16,7 +17,7 @@ FORMER_NAMES = {"local_weight": "global_weight"}
 def _no_switch(value: Any) -> Any:
     """``true`` is no number, though Python takes it for 1."""
     if isinstance(value, bool):
-        raise ValueError("expected a number")
+        raise PydanticKnownError("float_type")
     return value
 
 

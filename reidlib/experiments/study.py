@@ -106,7 +106,7 @@ class UniqueKeys(yaml.SafeLoader):
     """YAML whose mappings have each key once; plain YAML lets the last one win without a word."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        keys = [key.value for key, _ in node.value]
         twice = [key for i, key in enumerate(keys) if key in keys[:i]]
         if twice:
             raise yaml.constructor.ConstructorError(

@@ -12,6 +12,8 @@ from reidlib.models.backbone import build_backbone
 from reidlib.models.la_transformer import LATransformer
 from reidlib.utils.paths import atomic_write
 
+FORMER_NAMES = {"global_weight": "local_weight"}  # of arguments, in files that were saved before
+
 
 def save(model: LATransformer, path: Path, backbone: Mapping[str, Any],
          head: Mapping[str, Any]) -> None:
@@ -41,7 +43,8 @@ def load(path: Path | str) -> LATransformer:
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no model of reidlib ({error or 'no description'}); "
                          "`make weights` and finished runs write such files") from error
-    model = LATransformer(build_backbone(pretrained=False, **built["backbone"]), **built["head"])
+    head = {FORMER_NAMES.get(name, name): value for name, value in built["head"].items()}
+    model = LATransformer(build_backbone(pretrained=False, **built["backbone"]), **head)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

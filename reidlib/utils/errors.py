@@ -32,14 +32,29 @@ def refuse(where: Path, bad: Iterable[str], problem: str, advice: str,
         raise error(f"{where}: {problem} ({len(bad)}): {shown}; {advice}")
 
 
+# pydantic's type of error -> what it expected, in the words of a parameter file
+EXPECTED = {
+    "int_type": "a whole number", "float_type": "a number", "float_parsing": "a number",
+    "finite_number": "a finite number", "bool_type": "true or false", "string_type": "text",
+    "literal_error": "{expected}", "tuple_type": "a list", "too_short": "a list that is not empty",
+    "mapping_type": "`key: value` lines", "dict_type": "`key: value` lines",
+    "greater_than": "a number above {gt}", "greater_than_equal": "{ge} or more",
+    "less_than": "a number below {lt}", "less_than_equal": "{le} or less",
+}
+
+
 def plain(error) -> str:
-    """Pydantic's ``ValidationError`` in one line: each value, and what was expected."""
-    found = []
+    """Pydantic's ``ValidationError`` in one line: each parameter, its value, what was expected."""
+    found = {}
     for one in error.errors():
-        name = ".".join(str(part) for part in one["loc"] if not str(part).startswith("function"))
-        if "error" in one.get("ctx", {}) and not name:
-            found.append(str(one["ctx"]["error"]))
+        parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"]]
+        name = "".join(parts).removeprefix(".").removesuffix(".[key]")
+        if one["type"] == "value_error":  # a check of ours, which names everything itself
+            text = str(one["ctx"]["error"])
+        elif one["type"] == "unexpected_keyword_argument":
+            text = f"unknown parameter {name!r}"
         else:
-            expected = one["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-            found.append(f"{name} is {one['input']!r}; {expected}")
-    return "; ".join(found)
+            expected = EXPECTED.get(one["type"], one["msg"]).format(**one.get("ctx", {}))
+            text = f"{name} is {one['input']!r}; expected {expected}"
+        found.setdefault(one["loc"][:1], text)  # a list is too short where its one item is bad
+    return "; ".join(found.values())
