@@ -32,8 +32,8 @@ def check_scorable(manifest: pd.DataFrame) -> None:
         raise ValueError(
             f"no query has a match from another camera (cameras found: {cams}), so the protocol "
             "`standard` would score nothing: give the gallery images of the query people from "
-            "another camera. evaluation.scoring.evaluate with protocols=('all-gallery', 'leak-free', "
-            "'lat-top10') does without")
+            "another camera. evaluation.scoring.evaluate with protocols=('all-gallery', "
+            "'leak-free', 'lat-top10') does without")
 
 
 def _row(check: str, count: int, of: int, what: str, fact: str, so: str) -> tuple:

@@ -7,7 +7,8 @@ from reidlib.data.manifest import JUNK_ID, SPLITS
 from reidlib.utils.errors import check_choice
 
 
-def split_identities(manifest: pd.DataFrame, n_folds: int, fold: int, people: str = "all") -> pd.DataFrame:
+def split_identities(manifest: pd.DataFrame, n_folds: int, fold: int, people: str = "all"
+                     ) -> pd.DataFrame:
     """The manifest with the identities of one fold as test people, all others as training people.
 
     Identities are dealt to the folds in random order, always the same, so that their numbers differ

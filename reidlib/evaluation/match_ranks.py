@@ -215,8 +215,8 @@ def _count_at_least(similarity, value: np.ndarray, bounds: np.ndarray) -> np.nda
         padded[place] = torch.from_numpy(value)
         below = torch.searchsorted(similarity.sort(dim=1).values, padded.to(similarity.device))
         return n - below.cpu().numpy()[place]
-    below = [line.searchsorted(value[a:b]) for line, a, b in
-             zip(np.sort(similarity, axis=1), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)]
+    ends = zip(np.sort(similarity, axis=1), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    below = [line.searchsorted(value[a:b]) for line, a, b in ends]
     return n - np.concatenate(below)
 
 

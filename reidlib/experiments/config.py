@@ -66,7 +66,7 @@ class TrainConfig:
     random_erasing: Share = 0.0            # share of images that lose a rectangle (Zhong 2020)
     clip_norm: Positive | None = None      # largest norm of the gradient of one step
     ema_decay: Annotated[NotNegative, Field(lt=1)] | None = None  # return running mean of weights
-    validation_ids: Count = 0              # training identities held out; best epoch's weights count
+    validation_ids: Count = 0              # training identities held out; the best epoch counts
     # how it is computed
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, faster where there are bf16 units
     accumulate: Size = 1                   # parts of a batch, one after the other

@@ -50,6 +50,11 @@ def _same_rules(record: dict) -> bool:
     return all(record.get(name) == rules for name, rules in RULES.items())
 
 
+def _embeddings_in(folder: Path) -> tuple[Embeddings, Embeddings]:
+    query, gallery = (Embeddings.load(folder / f"{side}.npz") for side in ("query", "gallery"))
+    return query, gallery
+
+
 class Experiment:
     """The runs of one study in one workspace: trained once, found again afterwards.
 
@@ -107,8 +112,7 @@ class Experiment:
 
     def embeddings(self, preset: str, seed: int) -> tuple[Embeddings, Embeddings]:
         """Query and gallery embeddings of a finished run; see ``weights`` for errors."""
-        folder = self._saved(preset, seed)
-        return tuple(Embeddings.load(folder / f"{split}.npz") for split in ("query", "gallery"))
+        return _embeddings_in(self._saved(preset, seed))
 
     def ranking(self, preset: str, seed: int, protocol: str = "standard", flip: str = "none"
                 ) -> Ranking:
@@ -203,7 +207,7 @@ class Experiment:
 
     def _score(self, config: TrainConfig, folder: Path, cost: dict) -> None:
         """Score a run's saved embeddings and write its record, which says that it is finished."""
-        query, gallery = (Embeddings.load(folder / f"{split}.npz") for split in ("query", "gallery"))
+        query, gallery = _embeddings_in(folder)
         cuda = self.device if self.device.type == "cuda" else None
         protocols = ("standard-all",) if self.study.folds else tuple(PROTOCOLS)
         scores, per_query, cmc = evaluate(query, gallery, protocols=protocols, device=cuda,

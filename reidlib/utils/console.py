@@ -22,6 +22,7 @@ def log(text: str) -> None:
     sys.stdout.flush()
 
 
-def progress_bar(items: Iterable[T], total: int, name: str, unit: str, least: int = 3000) -> Iterator[T]:
+def progress_bar(items: Iterable[T], total: int, name: str, unit: str, least: int = 3000
+                 ) -> Iterator[T]:
     """``items`` under a bar, unless nobody watches or fewer than ``least`` make it only noise."""
     yield from tqdm(items, name, total, unit=unit, disable=total < least or not is_interactive())
