@@ -1,77 +1,93 @@
-# make help lists the targets. PYTHON=python3 uses that interpreter as it is instead of .venv.
+# `make help` lists the targets. PYTHON=python3 uses that interpreter as it is, instead of .venv.
 STUDY ?= synthetic
 SMOKE := build/smoke
 
+# Values reach the commands through the environment, quoted, so that nothing in them is run. Only
+# given ones are passed on; everything else stays as the study's file says.
+VALUES := PYTHON STUDY EPOCHS SEEDS DEVICE WORKSPACE JOBS AGAIN URL LAB_ARGS LOCKED
+$(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
+export $(VALUES)
+
 ifdef PYTHON
   ENV :=
+  # not installed there, and the notebooks' kernels start in other folders
+  export PYTHONPATH := $(CURDIR)$(if $(value PYTHONPATH),:$(value PYTHONPATH))
 else
-  PYTHON := .venv/bin/python
-  ENV := .venv/.installed
+  override PYTHON := .venv/bin/python
+  ENV := $(if $(LOCKED),.venv/.locked,.venv/.installed)
 endif
 
-# Given values alone are passed on; everything else stays as the study's file says.
-WHERE := $(if $(DEVICE),--device $(DEVICE)) $(if $(WORKSPACE),--workspace $(WORKSPACE))
-REPORT := $(PYTHON) -m reidlib.pipeline --study $(STUDY) $(if $(EPOCHS),--epochs $(EPOCHS)) \
-          $(if $(SEEDS),--seeds $(SEEDS)) $(WHERE)
-# the studies that stand beside STUDY, such as pku-reid-folds
-BESIDE := $(patsubst notebooks/params/%.yaml,%,$(wildcard notebooks/params/$(STUDY)-*.yaml))
+REIDLIB := "$$PYTHON" -m reidlib
+WHERE := $${DEVICE:+--device "$$DEVICE"} $${WORKSPACE:+--workspace "$$WORKSPACE"}
+REPORT := $(REIDLIB) report --study "$$STUDY" $${EPOCHS:+--epochs "$$EPOCHS"} \
+          $${SEEDS:+--seeds "$$SEEDS"} $(WHERE)
 
-.PHONY: help env data report paper weights verify lab lint test bench clean
+.PHONY: help env data report paper weights verify lab lint test bench constraints clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
-	@echo "  options: STUDY=synthetic|pku-reid|market1501  EPOCHS=5  SEEDS=0,1,2  DEVICE=cpu|cuda  PYTHON=python3"
-	@echo "           AGAIN=1 (train finished runs anew)  JOBS=2 (runs at a time, make paper)  WORKSPACE=/results"
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@echo "  options: STUDY=synthetic|pku-reid|market1501|your own  EPOCHS=5  SEEDS=0,1,2"
+	@echo "           DEVICE=cpu|cuda  WORKSPACE=/results  AGAIN=1 (train finished runs again)"
+	@echo "           JOBS=2 (runs at a time, make paper)  PYTHON=python3  LOCKED=1 (make env)"
+	@echo "           LAB_ARGS='--no-browser --port 8890' (make lab)  URL=... (make data)"
 	@echo "  environment: REIDLIB_DATA and REIDLIB_WEIGHTS, folders of data sets and of pretrained weights"
 
-env: $(ENV) ## create the environment in .venv
+env: $(ENV) ## create the environment in .venv; LOCKED=1: with the versions of constraints.txt
 
-.venv/.installed: pyproject.toml
+.venv/.installed .venv/.locked: pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reidlib needs Python >= 3.11, python3 is " + sys.version.split()[0])'
 	python3 -m venv .venv
-	.venv/bin/python -m pip install -e '.[notebooks,test]'
-	@touch $@
+	.venv/bin/python -m pip install $(if $(LOCKED),-c constraints.txt) -e '.[notebooks,test]'
+	@touch .venv/.installed $@
 
-data: $(ENV) ## fetch and check the data of STUDY
-	$(PYTHON) -m reidlib.fetch $(STUDY) $(if $(URL),--url $(URL))
+.venv/.locked: constraints.txt
+
+data: $(ENV) ## download and check the data of STUDY
+	$(REIDLIB) download $${URL:+--url "$$URL"} -- "$$STUDY"
 
 report: $(ENV) ## run notebooks 01-07 for STUDY and write its report
-	$(REPORT) $(if $(AGAIN),--again)
+	$(REPORT) $${AGAIN:+--again}
 
-paper: $(ENV) ## all of STUDY: the report with both schedules, folds, selection and crowd
-	for study in $(BESIDE); do $(PYTHON) -m reidlib.runs --study $$study $(WHERE) \
-	  $(if $(JOBS),--jobs $(JOBS)) $(if $(AGAIN),--again) || exit 1; done
-	$(REPORT) $(if $(AGAIN),--again)
-	if [ -e "$${REIDLIB_DATA:-data}/market1501" ]; then $(PYTHON) -m reidlib.crowd --study $(STUDY) \
-	  $(WHERE); else echo "no Market-1501, so no crowd: data/README.md says how to get it"; fi
+paper: $(ENV) ## all of STUDY: the report, both schedules, folds, selection and distractors
+	for file in notebooks/params/"$$STUDY"-*.yaml; do \
+	  [ -e "$$file" ] || continue; \
+	  $(REIDLIB) study --study "$$(basename "$$file" .yaml)" $(WHERE) \
+	    $${JOBS:+--jobs "$$JOBS"} $${AGAIN:+--again} || exit 1; done
+	$(REPORT) $${AGAIN:+--again}
+	if [ -e "$${REIDLIB_DATA:-data}/market1501" ]; then \
+	  $(REIDLIB) distractors --study "$$STUDY" $(WHERE); \
+	  else echo "no Market-1501, so no distractors: data/README.md says how to get it"; fi
 	$(REPORT)
 
 weights: $(ENV) ## write the trained models of STUDY with model cards into artifacts/STUDY/weights
-	$(PYTHON) -m reidlib.weights --study $(STUDY) $(WHERE)
+	$(REIDLIB) export --study "$$STUDY" $(WHERE)
 
 verify: $(ENV) ## compare the tracked tables, reports and README with the tracked runs
-	$(PYTHON) -m reidlib.verify
+	$(REIDLIB) verify
 
 lab: $(ENV) ## open the notebooks in JupyterLab
-	$(PYTHON) -m jupyterlab --notebook-dir=notebooks
+	set -f; "$$PYTHON" -m jupyterlab --notebook-dir=notebooks $$LAB_ARGS
 
 lint: $(ENV) ## check the code's style
-	$(PYTHON) -m ruff check .
+	"$$PYTHON" -m ruff check .
 
 test: lint ## lint, unit tests, and all notebooks with the smoke parameters
-	$(PYTHON) -m pytest
+	"$$PYTHON" -m pytest
 	rm -rf $(SMOKE) && mkdir -p $(SMOKE)/notebooks
 	for notebook in notebooks/0*.ipynb; do \
-	  $(PYTHON) -m papermill --prepare-only --no-progress-bar $$notebook $(SMOKE)/$$notebook \
-	    -p study smoke -p workspace $(CURDIR)/$(SMOKE) || exit 1; done
-	REIDLIB_HEADLESS=1 $(PYTHON) -m pytest --nbval-lax --nbval-current-env $(SMOKE)/notebooks
+	  "$$PYTHON" -m papermill --prepare-only --no-progress-bar $$notebook $(SMOKE)/$$notebook \
+	    -p study smoke -p workspace "$$(pwd)/$(SMOKE)" || exit 1; done
+	REIDLIB_HEADLESS=1 "$$PYTHON" -m pytest --nbval-lax --nbval-current-env $(SMOKE)/notebooks
 
 bench: $(ENV) ## measure speed and memory against floors; DEVICE=cuda: training and embedding there
-	$(if $(filter cuda,$(DEVICE)),,for part in evaluation reranking search; do \
-	  $(PYTHON) -m benchmarks.$$part || exit 1; done)
+	if [ "$$DEVICE" != cuda ]; then for part in evaluation reranking; do \
+	  "$$PYTHON" -m tests.benchmarks.$$part || exit 1; done; fi
 	for part in training embedding; do \
-	  $(PYTHON) -m benchmarks.$$part --device $(or $(DEVICE),cpu) || exit 1; done
+	  "$$PYTHON" -m tests.benchmarks.$$part --device "$${DEVICE:-cpu}" || exit 1; done
+
+constraints: $(ENV) ## write constraints.txt: the versions behind the tracked results
+	"$$PYTHON" -m tests.constraints
 
 clean: ## remove what tests and tools left behind; results, data and .venv stay
 	rm -rf build .hypothesis .pytest_cache .ruff_cache
