@@ -7,9 +7,10 @@ import nbformat
 import papermill
 import pytest
 
+from reidlib.experiments import presets
 from reidlib.experiments.study import load_study
 from reidlib.report.notebooks import NOTEBOOKS
-from reidlib.utils.paths import ROOT
+from reidlib.utils.paths import PARAMS, ROOT
 
 PARAMETERS = {"study", "epochs", "seeds", "device", "workspace", "jobs"}
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -70,17 +71,30 @@ def test_each_override_reaches_its_notebooks(parameter, stems):
 
 def test_the_report_notebook_does_not_train_or_look_at_images():
     source = "\n".join(c.source for c in read(NOTEBOOKS[-1])[1])
-    assert not re.search(r"torch|experiment|retrieval|galleries|PIL", source)
+    assert not re.search(r"torch|open_study|embeddings|ranked_lists|PIL", source)
 
 
-def test_03_differs_from_02_in_preset_and_prose_only():
-    """Same set-up, same kind of cells: the improved model is handled as the baseline was."""
-    def calls(path):
-        return {c for cell in read(path)[1] for c in re.findall(r"lab\.\w+\(", cell.source)}
+def test_each_preset_is_trained_in_the_notebook_that_errors_name():
+    trained = {}
+    for path in NOTEBOOKS:
+        code = "\n".join(cell.source for cell in read(path)[1])
+        if "lab.runs(" in code:
+            names = re.findall(r"lab\.runs\(\[(.*?)\]\)|chosen = \[name for name in \((.*?)\)", code)
+            trained |= {name: path.stem for found in names for part in found
+                        for name in re.findall(r'"([\w-]+)"', part)}
+    assert trained == presets.NOTEBOOKS
+    assert set(presets.PAPER_PRESETS) <= set(trained)
 
-    assert calls(NOTEBOOKS[1]) == calls(NOTEBOOKS[2]) == {"lab.runs("}
+
+@pytest.mark.parametrize("path", sorted(PARAMS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_study_loads_and_is_explained(path):
+    study = load_study(path.stem)
+    assert study.all_presets and study.config(study.all_presets[0], study.seeds[0])
+    assert path.stem in (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
 
 
-def test_params_folder_is_documented():
-    assert all((ROOT / "notebooks" / "params" / f"{name}.yaml").is_file()
-               for name in ("synthetic", "smoke", "pku-reid", "market1501"))
+def test_notebooks_name_presets_and_rows_that_exist():
+    rows = {row.label for row in (*presets.RESULT_ROWS, *presets.SINGLE_IDEAS, *presets.COMPARED)}
+    for path in NOTEBOOKS:
+        code = "\n".join(cell.source for cell in read(path)[1])
+        assert set(re.findall(r"row == '([^']*)'", code)) <= rows, path.stem

@@ -44,11 +44,11 @@ def test_a_failing_cell_leaves_the_old_notebook(notebook, tmp_path):
 def test_the_failing_notebook_and_its_error_are_named(notebook, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "NOTEBOOKS", [notebook("raise ValueError('no such thing')")])
     assert cli.main(["report", "--study", "smoke", "--workspace", str(tmp_path)]) == 1
-    assert "error in source.ipynb: no such thing" in capsys.readouterr().err
+    assert "error: source.ipynb: no such thing" in capsys.readouterr().err
     monkeypatch.setattr(notebooks, "NOTEBOOKS", [notebook("{}['lost']")])
     assert cli.main(["report", "--study", "smoke", "--workspace", str(tmp_path)]) == 1
     told = capsys.readouterr().err
-    assert "error in source.ipynb: KeyError: 'lost'" in told and 'study = "smoke"' in told
+    assert "error: source.ipynb: KeyError: 'lost'" in told and 'study = "smoke"' in told
 
 
 def test_a_stopped_report_says_that_it_goes_on(tmp_path, monkeypatch, capsys):
@@ -57,7 +57,7 @@ def test_a_stopped_report_says_that_it_goes_on(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(notebooks, "run_notebook", stopped)
     assert cli.main(["report", "--study", "smoke", "--workspace", str(tmp_path)]) == 130
-    assert "make report goes on from there" in capsys.readouterr().err
+    assert "the same command goes on from there" in capsys.readouterr().err
 
 
 def test_the_page_is_self_contained_and_shows_no_code(tmp_path):
@@ -76,7 +76,7 @@ def test_the_page_is_self_contained_and_shows_no_code(tmp_path):
 
 @pytest.mark.parametrize("arguments, message", [
     (["--study", "nope"], "unknown study 'nope'"), (["--device", "gpu"], "unknown device 'gpu'"),
-    (["--epochs", "-1"], "epochs is -1"), (["--seeds", "1,1"], "different whole numbers")])
+    (["--epochs", "-1"], "epochs is -1"), (["--seeds", "1,1"], "expected different ones")])
 def test_bad_arguments_stop_before_anything_runs(arguments, message, capsys, tmp_path):
     assert cli.main(["report", *arguments, "--workspace", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""A study with everything beside it: folds, another schedule, candidates, a crowd."""
+"""A study with all its supplementary studies: folds, another schedule, candidates, distractors."""
 
 import shutil
 from dataclasses import replace
@@ -14,12 +14,11 @@ from reidlib.evaluation.embeddings import Embeddings, embed
 from reidlib.experiments import batch, distractors
 from reidlib.experiments.prepare import prepare_study
 from reidlib.experiments.presets import COMPARED, PRESETS, RESULT_ROWS
-from reidlib.experiments.records import read_tables
+from reidlib.experiments.records import read_run, read_tables
 from reidlib.experiments.runner import Experiment
 from reidlib.experiments.study import load_study, read_study, write_study
-from reidlib.report import page, supplementary
-from reidlib.report.page import draw, pages, write_report
-from reidlib.report.study_results import PRESETS_IN_REPORT, StudyResults
+from reidlib.report import page, supplementary, verify
+from reidlib.report.study_results import KNOWN_PRESETS, StudyResults
 from reidlib.utils import paths
 from reidlib.utils.paths import Workspace
 from reidlib.utils.text import percent
@@ -31,7 +30,7 @@ def study():
 
 
 def elsewhere(lab):
-    """Another path to the study's images: a crowd of a study's own data is refused."""
+    """Another path to the study's images: distractors from a study's own data is refused."""
     link = lab.workspace.root / "others"
     if not link.exists():
         link.symlink_to(lab.dataset.root)
@@ -44,7 +43,7 @@ def ws(study, tmp_path_factory):
     workspace = Workspace("smoke", root)
     prepare_study(study, workspace)
     lab = Experiment(workspace, "cpu")
-    lab.runs(PRESETS_IN_REPORT)
+    lab.runs(KNOWN_PRESETS)
     paths.write_csv(workspace.tables / "audit.csv", pd.DataFrame(
         {"check": ["query copies in gallery"], "words": ["All is well."]}))
     models = tuple(model.preset for model in COMPARED)
@@ -52,19 +51,23 @@ def ws(study, tmp_path_factory):
                                                 "improved-1e-4")},
               "blockwise": {"presets": models[:2], "train": {
                   **study.train, "schedule": "blockwise", "release_every": 1}},
-              "selection": {"folds": 2, "fold": 0, "people": "train", "candidates": {
+              "selection": {"presets": (), "folds": 2, "fold": 0, "people": "train", "candidates": {
                   "plain": {}, "averaged": {"ema_decay": 0.5}}},
-              "finalists": {"folds": 2, "people": "train", "candidates": {
+              "finalists": {"presets": (), "folds": 2, "people": "train", "candidates": {
                   "plain": {}, "averaged": {"ema_decay": 0.5}}}}
     for name, changes in others.items():
         batch.run_all(replace(study, name=f"smoke-{name}", **changes), root, "cpu")
     people = lab.dataset.manifest.query("split == 'train'").reset_index(drop=True)
-    strangers = Dataset("others", elsewhere(lab), people.assign(id="others " + people["id"]))
+    others = Dataset("others", elsewhere(lab), people.assign(id="others " + people["id"]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distractors, "SIZES", (0, 10))
         for model in COMPARED:
-            distractors.run(lab, strangers, model, 0)
+            distractors.run(lab, others, model, 0)
     return workspace
+
+
+def pages(found):
+    return {section.title: section.text for section in page.sections(found)}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,7 @@ def test_each_idea_alone_over_all_folds(found):
     alone = found.folds_alone.set_index("row")
     assert list(alone.index) == ["y-pooling alone", "AM-Softmax + triplet alone",
                                  "flipped query alone"]
-    tested = read_tables(found.beside["folds"], "per_query")
+    tested = read_tables(found.supplementary["folds"], "per_query")
     means = tested[tested["protocol"] == "standard-all"].groupby(["preset", "flip"])["AP"].mean()
     assert alone["difference"].tolist() == pytest.approx([
         means["ypool", "none"] - means["baseline", "none"],
@@ -97,26 +100,26 @@ def test_each_idea_alone_over_all_folds(found):
 
 
 def test_the_papers_model_at_the_rate_of_best(found):
-    step, against_best = found.at_bests_rate.itertuples()
-    runs_at = {r["preset"]: r["config"] for r in found.beside["folds"]}
+    step, against_best = found.same_rate.itertuples()
+    runs_at = {r["preset"]: r["config"] for r in found.supplementary["folds"]}
     differing = {key for key, value in runs_at["improved-1e-4"].items()
                  if value != runs_at["improved"][key]}
     assert differing == {"preset", "backbone_lr"}
-    tested = read_tables(found.beside["folds"], "per_query")
+    tested = read_tables(found.supplementary["folds"], "per_query")
     means = tested.groupby(["preset", "flip"])["AP"].mean()
     assert step.difference == pytest.approx(means["improved-1e-4", "query"]
                                             - means["baseline-1e-4", "none"])
     assert against_best.difference == pytest.approx(means["best", "both"]
                                                     - means["improved-1e-4", "query"])
-    assert "| improved, rate of best |" in pages(found)["Everybody tested by a stranger"]
+    assert "| improved, rate of best |" in pages(found)["Cross-validation over all identities"]
 
 
-def test_schedules_stand_side_by_side(found):
+def test_both_schedules_are_in_one_table(found):
     table = supplementary.schedules_table(found.tables["schedules"])
     assert table["schedule"].tolist() == [
         "end-to-end, 1 epochs"] * 3 + ["blockwise, 1 epochs, a block every 1"] * 2
     assert table["model"].tolist() == ["baseline", "improved", "best", "baseline", "improved"]
-    record = next(r for r in found.beside["blockwise"] if r["preset"] == "improved")
+    record = next(r for r in found.supplementary["blockwise"] if r["preset"] == "improved")
     score = next(s for s in record["scores"] if s["protocol"] == "standard"
                  and s["flip"] == "query" and not s["reranked"])
     assert table["standard"].iloc[4].startswith(percent(score["mAP"]) + " [")
@@ -128,7 +131,7 @@ def test_selection_lists_every_candidate_best_first(found):
     assert table["changes"].to_dict() == {"plain": "–", "averaged": "ema_decay 0.5"}
     assert table.loc["plain", "against plain"] == "–"
     assert table["mAP, flip both"].astype(float).is_monotonic_decreasing
-    trained = {r["preset"]: r for r in found.beside["selection"]}["plain"]
+    trained = {r["preset"]: r for r in found.supplementary["selection"]}["plain"]
     assert trained["data"]["counts"]["train"]["identities"] == 3  # of the study's 6
 
 
@@ -136,91 +139,90 @@ def test_finalists_are_scored_on_all_training_people(found):
     text = pages(found)["How `best` was chosen"]
     assert "3 people in 1 fold, models trained on 3 others; end-to-end training, 1 epochs" in text
     assert "6 people in 2 folds, models trained on 3 others" in text
-    tested = read_tables(found.beside["finalists"], "per_query")
+    tested = read_tables(found.supplementary["finalists"], "per_query")
     assert tested["id"].nunique() == 6
     own = tested[(tested["preset"] == "averaged") & (tested["flip"] == "both")]["AP"].mean()
     table = found.tables["finalists"].set_index("candidate")
     assert table.loc["averaged", "mAP, flip both"] == percent(own)
 
 
-def test_crowd_against_plain_rankings(ws, found):
-    """Every image's AP among the strangers by the ranking of all of them."""
-    record = next(r for r in found.crowd if r["preset"] == "improved")
+def test_distractors_against_plain_rankings(ws, found):
+    """Every image's AP among the distractors by the ranking of all of them."""
+    record = next(r for r in found.distractors if r["preset"] == "improved")
     table = read_tables([record], "per_query")
-    assert sorted(table["strangers"].unique()) == [0, 10, 96]
-    alone = table[table["strangers"] == 0].set_index("path")["AP"]
+    assert sorted(table["distractors"].unique()) == [0, 10, 96]
+    alone = table[table["distractors"] == 0].set_index("path")["AP"]
     run = next(r for r in found.records if r["preset"] == "improved")
     queries = read_tables([run], "per_query")
     want = queries[(queries["protocol"] == "standard-all") & (queries["flip"] == "query")]
     pd.testing.assert_series_equal(alone.sort_index(), want.set_index("path")["AP"].sort_index())
-    means = table.groupby("strangers")["AP"].mean()
+    means = table.groupby("distractors")["AP"].mean()
     assert means.is_monotonic_decreasing and means[96] < means[0]
-    scores = found.tables["crowd"].set_index(["row", "strangers"])["value"]
+    scores = found.tables["distractors"].set_index(["row", "distractors"])["value"]
     assert scores["improved", 10] == pytest.approx(means[10])
-    assert supplementary.distractor_table(found.tables["crowd"]).columns.tolist() == [
-        "model", "0 strangers", "10 strangers", "96 strangers"]
+    assert supplementary.distractor_table(found.tables["distractors"]).columns.tolist() == [
+        "model", "0 distractors", "10 distractors", "96 distractors"]
 
 
-def test_models_are_compared_before_every_crowd(found):
-    table = supplementary.distractor_steps(found.crowd).set_index(["model", "strangers"])
+def test_models_are_compared_with_every_number_of_distractors(found):
+    table = supplementary.distractor_steps(found.distractors).set_index(["model", "distractors"])
     assert list(table.index) == [(m, s) for s in ("0", "10", "96") for m in ("improved", "best")]
-    means = read_tables(found.crowd, "per_query").groupby(["preset", "strangers"])[
+    means = read_tables(found.distractors, "per_query").groupby(["preset", "distractors"])[
         "AP"].mean()
     for preset in ("improved", "best"):
         change = percent(means[preset, 96] - means["baseline", 96], signed=True)
         assert table.loc[(preset, "96"), "change of mAP"].startswith(f"{change} [")
     front = pages(found)["In two minutes"]
     assert (f"from {percent(means['best', 0])} to {percent(means['best', 96])} (best)" in front
-            and "**In a crowd** of 96 strangers" in front)
+            and "**With 96 distractors** in the gallery" in front)
 
 
-def test_scores_in_a_crowd_by_hand(make_embedded):
-    """A stranger between query and match costs it half of its precision."""
+def test_scores_with_distractors_by_hand(make_embedded):
+    """A distractor between query and match costs it half of its precision."""
     test = make_embedded([0, 20], ["a", "a"], ["1", "2"])
-    crowd_of = make_embedded([10, 90], ["x", "y"], ["1", "1"], sha256=["x", "y"])
+    others = make_embedded([10, 90], ["x", "y"], ["1", "1"], sha256=["x", "y"])
     nobody = test.take(np.array([], dtype=int))
-    table = distractors.score(test, Embeddings(**vars(nobody)), crowd_of, "none")
-    assert table.groupby("strangers")["AP"].mean().tolist() == [1.0, 0.5]
+    table = distractors.score(test, Embeddings(**vars(nobody)), others, "none")
+    assert table.groupby("distractors")["AP"].mean().tolist() == [1.0, 0.5]
 
 
-def test_overview_has_every_way_of_asking(found):
+def test_overview_has_every_protocol_and_cross_validation(found):
     table = found.tables["overview"]
     assert table["measure"].unique().tolist() == [
-        "the paper's rules", "standard, the paper's queries", "standard, every test image",
-        "standard, everybody in folds, 1 epochs"]
-    assert set(table["row"]) == {"untrained", "baseline", "improved", "best"}
+        "lat-top10", "standard", "standard-all", "cross-validation, 1 epochs"]
+    assert set(table["row"]) == {"not fine-tuned", "baseline", "improved", "best"}
 
 
 def test_pages_have_all_sections_and_figures_their_captions(ws, found):
-    draw(found)
-    page = write_report(found).read_text()
-    for title in ("In two minutes", "Both schedules", "Everybody tested by a stranger",
-                  "A crowd of strangers", "How `best` was chosen", "Limits"):
-        assert f"\n## {title}\n" in page
-    for name in ("overview", "schedules", "crowd"):
-        assert f"](figures/{name}.png)" in page and (ws.figures / f"{name}.png").is_file()
-    assert "on 10 people in cross-validation" in page and "make paper STUDY=smoke" in page
-    assert "96 images of 6 people" in page
+    page.draw(found)
+    text = page.write_report(found).read_text()
+    for title in ("In two minutes", "Both schedules", "Cross-validation over all identities",
+                  "With distractors in the gallery", "How `best` was chosen", "Limits"):
+        assert f"\n## {title}\n" in text
+    for name in ("overview", "schedules", "distractors"):
+        assert f"](figures/{name}.png)" in text and (ws.figures / f"{name}.png").is_file()
+    assert "on 10 people in cross-validation" in text and "make paper STUDY=smoke" in text
+    assert "96 images of 6 people" in text
 
 
-def test_what_is_not_whole_is_left_out_and_the_page_says_so(ws, tmp_path):
+def test_what_is_incomplete_is_left_out_and_the_page_says_so(ws, tmp_path):
     part = Workspace("smoke", tmp_path)
     shutil.copytree(ws.root / "reports", tmp_path / "reports")
-    write_report(StudyResults(part))
+    page.write_report(StudyResults(part))
     shutil.rmtree(tmp_path / "reports/smoke-folds/1/runs/best-s0")
-    shutil.rmtree(part.reports / "crowd" / "best-s0")
+    shutil.rmtree(part.reports / "distractors" / "best-s0")
     shutil.rmtree(tmp_path / "reports/smoke-blockwise")
     found = StudyResults(part)
-    assert found.folds is None and found.crowd is None and list(found.beside) == [
+    assert found.folds is None and found.distractors is None and list(found.supplementary) == [
         "selection", "finalists"]
-    pages = pages(found)
-    assert "Both schedules" not in pages and "blockwise" not in pages["Limits"]
-    assert ("Not shown: folds, for run best-s0 is needed and it is not there: run python -m "
-            "reidlib.runs --study smoke-folds first") in pages["Limits"]
-    assert "Not shown: crowd, for python -m reidlib.crowd --study smoke" in pages["Limits"]
-    assert any("tables/folds.csv: no run says so" in line for line in page.differences(part))
-    write_report(StudyResults(part))
-    assert not (part.tables / "folds.csv").exists() and not page.differences(part)
+    text = pages(found)
+    assert "Both schedules" not in text and "blockwise" not in text["Limits"]
+    assert ("Not shown: folds, because run best-s0 is needed and it is not there: run reidlib "
+            "study --study smoke-folds first") in text["Limits"]
+    assert "Not shown: distractors, because `reidlib distractors --study smoke`" in text["Limits"]
+    assert any("tables/folds.csv: no run says so" in line for line in verify.differences(part))
+    page.write_report(StudyResults(part))
+    assert not (part.tables / "folds.csv").exists() and not verify.differences(part)
 
 
 def test_folds_of_different_studies_are_not_pooled(ws, tmp_path):
@@ -232,22 +234,22 @@ def test_folds_of_different_studies_are_not_pooled(ws, tmp_path):
         supplementary.records_of(part, "folds")
 
 
-def test_a_crowd_is_found_again_but_not_one_of_other_runs(ws, study, monkeypatch, capsys):
+def test_distractor_runs_are_found_again_but_not_those_of_other_runs(ws, study, monkeypatch, capsys):
     lab = Experiment(ws, "cpu")
     people = lab.dataset.manifest.query("split == 'train'").reset_index(drop=True)
-    strangers = Dataset("others", elsewhere(lab), people.assign(id="others " + people["id"]))
-    monkeypatch.setattr(distractors, "embed_strangers", None)
+    others = Dataset("others", elsewhere(lab), people.assign(id="others " + people["id"]))
+    monkeypatch.setattr(distractors, "embed_distractors", None)
     monkeypatch.setattr(distractors, "SIZES", (0, 10))
-    distractors.run(lab, strangers, COMPARED[0], 0)
-    assert "its crowd was there before" in capsys.readouterr().out
+    distractors.run(lab, others, COMPARED[0], 0)
+    assert "scored with these distractors before" in capsys.readouterr().out
     changed = replace(lab.study, train={**study.train, "epochs": 2})
     with pytest.raises(FileNotFoundError, match="has not run for all compared models as they are"):
         supplementary.distractor_records(ws, changed)
-    with pytest.raises(ValueError, match="strangers from smoke, but study 'smoke' was trained"):
-        distractors.run(lab, replace(strangers, name="smoke", root=lab.dataset.root), COMPARED[0], 0)
+    with pytest.raises(ValueError, match="distractors from smoke, but study 'smoke' was trained"):
+        distractors.run(lab, replace(others, name="smoke", root=lab.dataset.root), COMPARED[0], 0)
 
 
-def test_strangers_are_training_images_block_by_block(tmp_path, monkeypatch, make_model, study):
+def test_distractors_are_training_images_block_by_block(tmp_path, monkeypatch, make_model, study):
     drawn = prepare_study(study, Workspace("smoke", tmp_path))
     monkeypatch.setenv("REIDLIB_DATA", str(tmp_path))
     drawn.root.rename(tmp_path / "mine")
@@ -258,13 +260,13 @@ def test_strangers_are_training_images_block_by_block(tmp_path, monkeypatch, mak
     assert people.manifest["id"].tolist() == [f"mine {i}" for i in train["id"]]
     model = make_model().eval()
     monkeypatch.setattr(distractors, "BLOCK", 40)  # 96 images: the last block is short
-    found = distractors.embed_distractors(model, people, "strangers")
+    found = distractors.embed_distractors(model, people, "distractors")
     images = read_images([people.root / path for path in train["path"]], 32)
     np.testing.assert_allclose(found.emb, embed(model, images)[0], atol=1e-5)
     assert found.paths.tolist() == train["path"].tolist()
 
 
-def test_crowd_command_line_names_what_is_missing(ws, tmp_path, monkeypatch, capsys):
+def test_distractors_command_names_what_is_missing(ws, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("REIDLIB_DATA", str(tmp_path))
     arguments = ["distractors", "--study", "smoke", "--device", "cpu", "--workspace", str(ws.root)]
     assert cli.main(arguments) == 1
@@ -287,3 +289,29 @@ def test_best_is_the_candidate_that_did_best_on_training_people():
     manifest = pd.read_csv(Workspace("pku-reid").reports / "manifest.csv", dtype=str)
     people = manifest.groupby("split")["id"].agg(set)
     assert set(tested["id"]) == people["train"] and not people["train"] & people["gallery"]
+
+
+def test_records_of_before_the_new_names_are_read(ws):
+    """The tracked distractor records say ``strangers``."""
+    raw = (Workspace("pku-reid").reports / "distractors/best-s0/run.json").read_text()
+    assert '"strangers"' in raw
+    record = read_run(Workspace("pku-reid").reports / "distractors/best-s0")
+    assert record["distractors"]["images"] == 12936 and "strangers" not in record
+    assert set(read_tables([record], "per_query")["distractors"]) == {0, 1000, 12936}
+
+
+def test_a_report_on_own_data_is_about_them(ws, tmp_path):
+    """No column of the paper, no history of `best`, no row that the study did not ask for."""
+    own = Workspace("smoke", tmp_path)
+    shutil.copytree(ws.reports, own.reports)
+    study = read_study(own)
+    write_study(replace(study, dataset="mine/images.csv", presets=()), own)
+    text = page.write_report(StudyResults(own)).read_text()
+    assert "on your images" in text and "| baseline |" in text and "| + y-pooling |" in text
+    shown = text.partition("## The same embeddings")[0]  # below it protocols name their sources
+    assert "paper rank-1" not in text and "`best`" not in text and "| best" not in text
+    assert "Does the paper hold?" not in text and "How `best` was chosen" not in text
+    assert "A paper reports" not in shown
+    with pytest.raises(ValueError, match="a report also needs improved"):
+        write_study(replace(study, presets=("untrained", "baseline")), own)
+        StudyResults(own)

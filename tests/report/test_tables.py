@@ -1,0 +1,74 @@
+"""Tables from made-up records whose scores are known."""
+
+import itertools
+
+import numpy as np
+
+from reidlib.experiments.presets import COMPARED, CUMULATIVE, RESULT_ROWS
+from reidlib.report import tables
+from tests.report.made_up import LEVELS, every_image, queries
+
+
+def test_headline_shows_mean_and_interval_and_the_papers_numbers():
+    table = tables.headline(queries(LEVELS)).set_index("model")
+    assert table.index.tolist() == [v.label for v in RESULT_ROWS]
+    assert table.loc["baseline", "standard mAP"] == "46.0 [46.0, 46.0]"
+    assert table.loc["baseline", "paper mAP"] == "90.8"
+    assert table.loc["+ re-ranking", "paper mAP"] == "–"
+
+
+def test_every_score_has_its_interval():
+    table = tables.every_interval(queries(LEVELS).assign(INP=np.nan, rank5=1.0, rank10=1.0))
+    assert set(table["score"]) == {"mAP", "rank1", "rank5", "rank10"}
+    assert len(table) == len(RESULT_ROWS) * 2 * 4
+    assert (table["low"] <= table["value"] + 1e-9).all()
+    assert (table["value"] <= table["high"] + 1e-9).all()
+
+
+def test_every_protocol_is_a_column_with_intervals_and_dashes():
+    table = queries(LEVELS)
+    missing = (table["row"] == "best") & (table["protocol"] == "lat-top10")
+    wide = tables.every_protocol(table[~missing]).set_index("model")
+    assert wide.columns.tolist() == ["standard", "lat-top10"]
+    assert wide.index.tolist() == [v.label for v in RESULT_ROWS]
+    assert wide.loc["baseline", "standard"] == "46.0 [46.0, 46.0]"
+    assert wide.loc["best", "lat-top10"] == "–"
+
+
+def test_steps_are_between_neighbouring_rows():
+    steps = tables.steps(queries(LEVELS, CUMULATIVE))
+    assert list(zip(steps["above"], steps["row"], strict=True))[::2] == [
+        (a.label, b.label) for a, b in itertools.pairwise(CUMULATIVE)]
+
+
+def test_a_change_that_helps_some_and_hurts_others_is_undecided():
+    table = queries(LEVELS)
+    sign = table["id"].astype(int) % 2 * 2 - 1
+    shaken = table.assign(AP=table["AP"] + 0.2 * sign * (table["row"] == "+ y-pooling"))
+    changed = tables.steps(shaken).query("row == '+ y-pooling'")
+    assert changed["verdict"].tolist() == ["undecided", "undecided"]
+    assert tables.steps_table(changed)["seeds up"].tolist() == ["0 of 1", "0 of 1"]
+
+
+def test_a_report_on_own_data_has_no_columns_of_the_paper():
+    table = tables.headline(queries(LEVELS), with_paper=False)
+    assert not [name for name in table if "paper" in name] and len(table) == len(RESULT_ROWS)
+
+
+def test_compared_models_against_the_baseline_and_best_against_the_papers():
+    found = tables.compared_steps(queries(LEVELS, COMPARED))
+    pairs = list(dict.fromkeys(zip(found["row"], found["above"], strict=True)))
+    assert pairs == [("improved", "baseline"), ("best", "baseline"), ("best", "improved")]
+    without = {name: value for name, value in LEVELS.items() if name != "best"}
+    found = tables.compared_steps(queries(without, COMPARED))
+    assert set(zip(found["row"], found["above"], strict=True)) == {("improved", "baseline")}
+
+
+def test_first_hits_are_counted_in_both_directions():
+    table = queries(LEVELS)
+    wrong = {"baseline": [0, 1, 2], "+ flipped query": [2, 3]}
+    for row, paths in wrong.items():
+        own = (table["row"] == row) & table["path"].isin([f"{i}.png" for i in paths])
+        table.loc[own, "rank1"] = 0.0
+    assert tables.first_hits(table, "baseline", "+ flipped query") == (2, 1, 28)
+    assert len(every_image(table)) > len(table)
