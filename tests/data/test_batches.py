@@ -7,15 +7,52 @@ import torch
 from reidlib.data.batches import Batches, IdentitySampler, ShuffleSampler, number_ids
 
 
-def test_identity_batches_are_p_times_k_and_cover_every_image():
+@pytest.mark.parametrize("n_identities, n_images, sizes", [
+    (6, 4, [24, 24]),       # both groups of each identity, one a batch
+    (3, 8, [24, 24]),       # one group of each identity: three, three
+    (4, 8, [32, 16]),       # four, and the two that are left
+    (5, 8, [40]),           # the sixth identity alone has no negative
+])
+def test_identity_batches_are_p_times_k_and_cover_every_image(n_identities, n_images, sizes):
     ids = np.repeat(np.arange(6), 8)
-    sampler = IdentitySampler(ids, n_identities=3, n_images=4, seed=1)
-    batches = list(sampler.batches(0))
-    for batch in batches:
-        assert set(Counter(ids[batch]).values()) == {4} and len(set(batch)) == len(batch)
-    assert all(len(b) == 12 for b in batches[:-1])
-    seen = np.concatenate(batches)
-    assert len(set(seen)) > 0.8 * len(ids) and max(Counter(seen).values()) == 1
+    for seed in range(10):
+        batches = IdentitySampler(ids, n_identities, n_images, seed).batches(0)
+        assert [len(batch) for batch in batches] == sizes
+        assert all(set(Counter(ids[batch]).values()) == {n_images} for batch in batches)
+        assert len(set(np.concatenate(batches))) == sum(sizes)  # each image once
+
+
+def test_what_is_left_out_of_an_epoch_is_of_one_identity():
+    """Where an identity's groups come last, it is alone in the last batches."""
+    ids, left_out = np.repeat(np.arange(6), 8), Counter()
+    for seed in range(40):
+        batches = IdentitySampler(ids, 3, 4, seed).batches(0)
+        seen = Counter(np.concatenate(batches).tolist())
+        missing = sorted(set(range(48)) - set(seen))
+        assert max(seen.values()) == 1 and len(set(ids[missing])) <= 1
+        left_out[len(missing)] += 1
+    assert left_out.keys() == {0, 4} and left_out[0] > left_out[4]
+
+
+def test_each_of_two_processes_gets_the_same_number_of_identities():
+    ids = np.repeat(np.arange(7), 4)
+    batches = IdentitySampler(ids, 4, 4, 0, n_processes=2).batches(0)
+    assert [len(set(ids[batch])) for batch in batches] == [4, 2]  # and one is left out
+    with pytest.raises(ValueError, match="3 identities a batch cannot be split evenly over 2"):
+        IdentitySampler(ids, 3, 4, n_processes=2)
+
+
+def test_a_process_gets_its_share_of_the_images_and_all_identities(make_images):
+    """What happens to an image is the same whoever works on it."""
+    def epoch(share):
+        source = Batches(make_images(12, 8), torch.arange(12), ShuffleSampler(12, 6),
+                         torch.device("cpu"), erasing=0.5, share=share)
+        return list(source.epoch(1))
+
+    halves = [epoch(lambda n: slice(0, n // 2)), epoch(lambda n: slice(n // 2, n))]
+    for (images, ids), *shares in zip(epoch(lambda n: slice(0, n)), *halves, strict=True):
+        assert torch.equal(images, torch.cat([own for own, _ in shares]))
+        assert all(torch.equal(ids, labels) for _, labels in shares)
 
 
 def test_identities_with_too_few_images_repeat_their_own():

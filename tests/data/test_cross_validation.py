@@ -22,25 +22,25 @@ def listing():
 
 def test_everybody_is_tested_once_by_a_model_that_never_saw_them():
     manifest = listing()
-    tested = []
+    tested, sizes = [], []
     for fold in range(3):
-        dealt = split_identities(manifest, 3, fold)
-        train = set(dealt.loc[dealt["split"] == "train", "id"])
-        test = set(dealt.loc[dealt["split"] != "train", "id"])
+        split = split_identities(manifest, 3, fold)
+        train = set(split.loc[split["split"] == "train", "id"])
+        test = set(split.loc[split["split"] != "train", "id"])
         assert not train & test and train | test == set("0123456")
-        assert dealt.columns.tolist() == COLUMNS and len(dealt) == 28  # no copy, no junk
-        queries = dealt[dealt["split"] == "query"]
+        assert split.columns.tolist() == COLUMNS and len(split) == 28  # no copy, no junk
+        queries = split[split["split"] == "query"]
         assert len(queries) == 2 * len(test) and not queries.duplicated(["id", "cam"]).any()
-        assert set(dealt.loc[dealt["split"] == "gallery", "id"]) == test
+        assert set(split.loc[split["split"] == "gallery", "id"]) == test
         tested += sorted(test)
-    assert sorted(tested) == list("0123456")
-    sizes = [split_identities(manifest, 3, fold).query("split == 'query'")["id"].nunique() for fold in range(3)]
-    assert sorted(sizes) == [2, 2, 3]
+        sizes.append(len(test))
+    assert sorted(tested) == list("0123456") and sorted(sizes) == [2, 2, 3]
 
 
 def test_order_of_the_manifest_is_of_no_effect_and_stays_the_usual_one():
     manifest = listing()
-    one, other = split_identities(manifest, 2, 0), split_identities(manifest.sample(frac=1, random_state=1), 2, 0)
+    one = split_identities(manifest, 2, 0)
+    other = split_identities(manifest.sample(frac=1, random_state=1), 2, 0)
     pd.testing.assert_series_equal(one.groupby("id")["split"].apply(sorted),
                                    other.groupby("id")["split"].apply(sorted))
     ranks = one["split"].map({"train": 0, "query": 1, "gallery": 2}).to_numpy()
@@ -49,8 +49,8 @@ def test_order_of_the_manifest_is_of_no_effect_and_stays_the_usual_one():
 
 
 def test_training_people_alone():
-    dealt = split_identities(listing(), 2, 1, "train")
-    assert set(dealt["id"]) == set("0123") and dealt["path"].str.startswith("train/").all()
+    split = split_identities(listing(), 2, 1, "train")
+    assert set(split["id"]) == set("0123") and split["path"].str.startswith("train/").all()
 
 
 @pytest.mark.parametrize("folds, fold, people, message", [

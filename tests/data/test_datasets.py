@@ -1,0 +1,201 @@
+"""Folders and file names of each data set become its manifest."""
+
+import hashlib
+import re
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reidlib.data import datasets, manifest
+from reidlib.utils.paths import data_root
+from tests.data.made_up import ROWS, draw
+
+
+@pytest.fixture
+def market(tmp_path):
+    root = tmp_path / "market1501"
+    for seed, name in enumerate([
+            "bounding_box_train/0002_c1s1_000451_03.jpg",
+            "bounding_box_train/0007_c2s3_000001_01.jpg", "query/0001_c1s1_001051_00.jpg",
+            "bounding_box_test/0001_c2s1_000301_00.jpg", "bounding_box_test/-1_c3s1_000401_01.jpg",
+            "bounding_box_test/0000_c1s1_000151_01.jpg"]):
+        draw(root / name, seed)
+    (root / "query" / "Thumbs.db").write_bytes(b"clutter")
+    return root
+
+
+def zipped(folder):
+    """Replace a folder by <folder>.zip."""
+    archive = folder.with_name(folder.name + ".zip")
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, path.relative_to(folder.parent))
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
+    return archive
+
+
+def test_pku_layout_becomes_a_manifest(pku):
+    (pku / "train" / ".DS_Store").write_bytes(b"clutter")
+    found = datasets.read_pku_reid(pku)
+    assert list(found) == manifest.COLUMNS
+    assert found["path"].tolist() == ["train/003/02_8.png", "train/007/01_1.png",
+                                         "val/query/001/01_1.png", "val/gallery/001/02_3.png"]
+    assert found["id"].tolist() == ["003", "007", "001", "001"]
+    assert found["cam"].tolist() == ["02", "01", "01", "02"]
+    assert found["split"].tolist() == ["train", "train", "query", "gallery"]
+    assert found["width"].tolist() == [8] * 4 and found["height"].tolist() == [16] * 4
+    content = (pku / "train/003/02_8.png").read_bytes()
+    assert found["sha256"][0] == hashlib.sha256(content).hexdigest()
+
+
+def test_official_market_folders(market):
+    found = datasets.read_market1501(market)
+    gallery = found[found["split"] == "gallery"]
+    assert gallery["id"].tolist() == ["-1", "0000", "0001"]
+    assert gallery["cam"].tolist() == ["c3", "c1", "c2"]
+    counts = manifest.Dataset("market1501", market, found).counts()
+    assert counts.loc["gallery"].tolist() == [2, 3]       # junk is nobody, but an image
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_market_zip_is_unpacked_beside_itself(market, tmp_path, whole):
+    expected = datasets.read_market1501(market)
+    if whole:
+        archive = zipped(market.rename(tmp_path / datasets.MARKET_TOP))
+        found = datasets.market1501_folder(tmp_path)
+        assert found == tmp_path / datasets.MARKET_TOP
+    else:
+        archive = zipped(market / "bounding_box_test")
+        found = datasets.market1501_folder(market)
+        assert found == market
+    pd.testing.assert_frame_equal(datasets.read_market1501(found), expected)
+    assert archive.exists() and not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("fill, message", [
+    (lambda path: path.write_bytes(b"no zip"), "no whole zip"),
+    (lambda path: write_zip(path, "bounding_box_train/../../evil.jpg"), "leave the folder.*evil"),
+    (lambda path: write_zip(path, "other/0002_c1s1_000451_03.jpg"), "no folder bounding_box_train"),
+])
+def test_bad_zip_leaves_nothing(tmp_path, fill, message):
+    root = tmp_path / "market1501"
+    root.mkdir()
+    fill(root / "bounding_box_train.zip")
+    with pytest.raises(ValueError, match=message):
+        datasets.market1501_folder(root)
+    assert [p.name for p in tmp_path.rglob("*")] == ["market1501", "bounding_box_train.zip"]
+
+
+def write_zip(path, member):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(member, b"x")
+
+
+def test_read_only_folder_is_not_written_to(market):
+    zipped(market / "query")
+    market.chmod(0o555)
+    with pytest.raises(OSError, match="cannot unpack .*query.zip.*read-only"):
+        datasets.market1501_folder(market)
+    market.chmod(0o755)
+    assert not (market / "query").exists()
+
+
+def test_dev_split_by_hand():
+    names = ["p1_a_1", "p1_a_2", "p1_b_1", "p2_a_1", "p2_b_1", "p3_a_1", "p4_a_1"]
+    listing = pd.DataFrame({"path": names[::-1]})
+    listing[["id", "cam"]] = listing["path"].str.split("_", expand=True)[[0, 1]]
+    split = datasets.split_market1501_dev(listing, n_train=0).set_index("path")["split"]
+    assert split["p1_a_1"] == "query" and split["p1_a_2"] == "gallery"
+    assert split["p1_b_1"] == "query"
+    assert (split[["p2_a_1", "p2_b_1", "p3_a_1", "p4_a_1"]] == "gallery").all()   # nothing to find
+
+
+def test_dev_split_of_751_people():
+    rows = [(f"{i:04}_{cam}_{n}", f"{i:04}", cam)
+            for i in range(751) for cam in ["c1", "c2"] for n in range(2)]
+    listing = pd.DataFrame(rows, columns=["path", "id", "cam"])
+    split = datasets.split_market1501_dev(listing)
+    people = split.groupby("split")["id"].agg(set)
+    assert [len(people[s]) for s in manifest.SPLITS] == [600, 151, 151]
+    assert people["query"] == people["gallery"] and not people["train"] & people["query"]
+    again = datasets.split_market1501_dev(listing.sample(frac=1, random_state=0)).sort_index()
+    pd.testing.assert_frame_equal(again, split.sort_index())
+    with pytest.raises(ValueError, match="600 identities, expected 751"):
+        datasets.split_market1501_dev(listing[listing["id"] < "0600"])
+
+
+def test_own_csv(own, tmp_path):
+    rows = [("./a1.png", "NA", "x", "train"), *ROWS[1:]]
+    dataset = datasets.read_dataset(str(own(rows, note="extra")))
+    assert dataset.name == "people" and dataset.root == tmp_path.resolve()
+    assert dataset.manifest["path"].tolist() == ["a1.png", "b1.png", "q1.png", "g1.png"]
+    assert dataset.manifest["id"].tolist() == ["NA", "ben", "001", "001"]
+    assert list(dataset.manifest) == manifest.COLUMNS
+    with_root = datasets.read_dataset("people.csv", tmp_path)
+    assert with_root.checksum == dataset.checksum
+
+
+def test_missing_csv_and_unknown_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.csv does not exist.*path,id,cam,split"):
+        datasets.read_dataset("none.csv", tmp_path)
+    with pytest.raises(ValueError, match="unknown data set 'duke'; choose one of pku-reid"):
+        datasets.read_dataset("duke")
+
+
+def test_missing_and_empty_folders(pku):
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere/train.*data/README.md"):
+        datasets.read_dataset("pku-reid", pku / "nowhere")
+    (pku / "val/query/001/01_1.png").unlink()
+    with pytest.raises(FileNotFoundError, match="val/query holds no query images"):
+        datasets.read_pku_reid(pku)
+
+
+@pytest.mark.parametrize("name", ["train/007/1.png", "train/stray.png", "train/007/01_1.gif",
+                                  "train/007/deep/01_1.png"])
+def test_pku_name_that_does_not_parse(pku, name):
+    draw(pku / name)
+    with pytest.raises(ValueError, match=f"not like <person>.*{Path(name).name}; rename"):
+        datasets.read_pku_reid(pku)
+
+
+def test_linked_person_is_not_passed_over(pku, tmp_path):
+    draw(tmp_path / "other/01_1.png")
+    (pku / "train/009").symlink_to(tmp_path / "other")
+    with pytest.raises(ValueError, match="009"):
+        datasets.read_pku_reid(pku)
+
+
+def test_market_name_that_does_not_parse(market):
+    draw(market / "query/somebody.jpg")
+    with pytest.raises(ValueError, match="not like 0002_c1s1_000451_03.jpg.*somebody.jpg"):
+        datasets.read_market1501(market)
+
+
+def test_market_with_a_folder_missing(market):
+    zipped(market / "query").unlink()
+    with pytest.raises(FileNotFoundError, match="no folder .*query"):
+        datasets.read_dataset("market1501", market)
+
+
+def test_known_counts_are_compared_by_name(pku):
+    assert datasets.read_dataset("synthetic", pku).counts()["images"].tolist() == [2, 1, 1]
+    with pytest.raises(ValueError, match="not the known pku-reid") as error:
+        datasets.read_dataset("pku-reid", pku)
+    assert re.search(r"found +expected.*\ntrain +2 +2 +62 +992\n", str(error.value), re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["pku-reid", "market1501"])
+def test_real_data(name):
+    """Market-1501 only if it is unpacked: a test does not write into the data folder."""
+    root = data_root() / name
+    unpacked = ["train", "bounding_box_train", datasets.MARKET_TOP]
+    if not any((root / folder).is_dir() for folder in unpacked):
+        pytest.skip(f"no unpacked {name} in REIDLIB_DATA")
+    dataset = datasets.read_dataset(name)
+    assert dataset.name in datasets.KNOWN
+    counts = {split: tuple(row) for split, row in dataset.counts().T.items()}
+    assert counts == datasets.KNOWN[dataset.name]
