@@ -1,15 +1,10 @@
-"""Curves, bars and dots show the numbers they were given; saving is whole or not at all."""
+"""Curves, bars and dots show the numbers they were given."""
 
-from pathlib import Path
-
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from reidlib.figures import style
 from reidlib.figures.curves import (
     PUBLISHED,
     ablation_bars,
@@ -18,17 +13,10 @@ from reidlib.figures.curves import (
     protocol_gap,
     score_dots,
 )
-from reidlib.figures.style import VARIANT_COLOURS, save_figure
+from reidlib.figures.style import VARIANT_COLOURS
+from tests.figures.conftest import ROWS
 
-matplotlib.use("agg")
-ROWS = ["baseline", "+ y-pooling", "+ flipped query"]
 PAPER = pd.DataFrame({"row": ROWS, "mAP": [0.908, 0.947, 0.975], "rank1": [0.929, 0.964, 1.0]})
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
@@ -38,16 +26,6 @@ def history():
          "loss": scale / (epoch + seed + 1), "accuracy": epoch / (epoch + 1)}
         for preset, scale in (("baseline", 60.0), ("improved", 180.0))
         for seed in range(3) for epoch in range(4)])
-
-
-@pytest.fixture
-def scores():
-    rng = np.random.default_rng(0)
-    return pd.DataFrame([
-        {"row": row, "protocol": protocol, "seed": seed, "mAP": low + rng.uniform(0, 0.1),
-         "rank1": low + rng.uniform(0, 0.1)}
-        for row in ROWS for protocol, low in (("lat-top10", 0.9), ("standard", 0.4))
-        for seed in range(3)])
 
 
 @pytest.fixture
@@ -161,14 +139,6 @@ def test_a_variant_has_one_colour_in_every_figure(history, scores, cmc):
     assert to_hex(cmc_curves(cmc).axes[0].lines[2].get_color()) == want
 
 
-def test_unknown_variants_get_colours_of_their_own():
-    names = ["baseline", "larger backbone", "no flip"]
-    assert len(set(style.row_colours(names).values())) == 3
-    assert style.row_colours(names)["baseline"] == VARIANT_COLOURS["baseline"]
-    with pytest.raises(ValueError, match="variant 29"):
-        style.row_colours([f"variant {i}" for i in range(30)])
-
-
 def test_every_axis_is_labelled_and_nothing_is_cut_off(history, scores, cmc):
     for fig in (learning_curves(history), ablation_bars(scores, PAPER), protocol_gap(scores),
                 cmc_curves(cmc)):
@@ -176,11 +146,6 @@ def test_every_axis_is_labelled_and_nothing_is_cut_off(history, scores, cmc):
         box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
 
-
-def test_the_style_ends_with_the_figure(scores):
-    before = dict(matplotlib.rcParams)
-    protocol_gap(scores)
-    assert dict(matplotlib.rcParams) == before
 
 DRAW = {
     learning_curves: ("history", ["run", "preset", "seed", "epoch", "loss"]),
@@ -208,42 +173,6 @@ def test_percentages_and_gaps_are_not_fractions(scores, value):
     scores.loc[3, "mAP"] = value
     with pytest.raises(ValueError, match=f"mAP must be a fraction.*{value}"):
         ablation_bars(scores)
-
-
-def test_the_csv_beside_the_picture_holds_its_data(scores, tmp_path):
-    path = save_figure(ablation_bars(scores), tmp_path / "new" / "ablation.png", scores)
-    assert path.read_bytes().startswith(b"\x89PNG") and b"Software" not in path.read_bytes()
-    read = pd.read_csv(path.with_suffix(".csv"))
-    pd.testing.assert_frame_equal(read, scores, rtol=1e-15)
-
-
-def test_the_same_data_gives_the_same_bytes(scores, tmp_path):
-    first, second = (save_figure(ablation_bars(scores), tmp_path / f"{i}.png") for i in "ab")
-    assert first.read_bytes() == second.read_bytes()
-    assert not first.with_suffix(".csv").exists()
-
-
-@pytest.mark.parametrize("fails", ["picture", "data"])
-def test_a_failing_save_leaves_the_old_files(scores, tmp_path, monkeypatch, fails):
-    path = save_figure(protocol_gap(scores), tmp_path / "gap.png", scores)
-    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
-    assert {p.name for p in before} == {"gap.png", "gap.csv"}
-    owner, name = {"picture": (matplotlib.figure.Figure, "savefig"),
-                   "data": (Path, "write_text")}[fails]
-
-    def break_halfway(self, target, **kwargs):
-        (self if fails == "data" else target).write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(owner, name, break_halfway)
-    with pytest.raises(OSError, match="disk full"):
-        save_figure(protocol_gap(scores), path, scores.iloc[:6])
-    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
-
-
-def test_only_png_is_saved(scores, tmp_path):
-    with pytest.raises(ValueError, match="gap.pdf"):
-        save_figure(protocol_gap(scores), tmp_path / "gap.pdf")
 
 
 def test_score_dots_show_every_value_with_its_interval():

@@ -13,7 +13,7 @@ from reidlib.figures.similarity_maps import HIGH, LOW, contributions, explained_
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"y_pooling": True, "global_weight": 2.0}, {"feature": "local"},
+    {}, {"y_pooling": True, "local_weight": 2.0}, {"feature": "local"},
     {"feature": "neck", "y_pooling": True}], ids=str)
 def test_patches_and_rest_add_up_to_the_cosine(make_model, make_images, options):
     model = make_model(**options).eval()

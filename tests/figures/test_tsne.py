@@ -1,22 +1,10 @@
-"""Maps and pictures of a gallery: the points are repeatable, the frames say right or wrong."""
+"""Maps of a gallery: the points are repeatable, and the measures those of the embeddings."""
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
-from matplotlib.colors import to_hex
 
-from reidlib.figures.ranked_lists import RIGHT, WRONG, RankedRow, contact_sheet, ranked_lists
 from reidlib.figures.tsne import across_cameras, silhouette, tsne_panel, tsne_points
-
-matplotlib.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
@@ -35,16 +23,6 @@ def points(gallery):
                           "y": rng.normal(size=48)})
     return pd.concat([frame.assign(model="baseline", silhouette=0.125, across_cameras=1.0),
                       frame.assign(model="improved", silhouette=-0.5, across_cameras=0.25)])
-
-
-def picture(value, height=32, width=12):
-    return np.full((height, width, 3), value, dtype=np.uint8)
-
-
-def ranked(title="baseline, AP 0.583", right=(False, True, True), query=None):
-    query = picture(7) if query is None else query
-    return RankedRow(title, query, "id 63, cam 1", [picture(10 * k) for k in range(len(right))],
-                     [f"cam {k}" for k in range(len(right))], list(right))
 
 
 def test_silhouette_by_hand():
@@ -140,52 +118,3 @@ def test_bad_points_are_named(points):
         tsne_panel(points.assign(model="baseline"))
     with pytest.raises(ValueError, match="48 cameras"):
         tsne_panel(points.assign(cam=np.arange(96) % 48))
-
-
-@pytest.mark.parametrize("stack", [list, np.stack])
-def test_contact_sheet_shows_each_picture_with_its_label(stack):
-    pictures = [picture(k) for k in range(7)]
-    fig = contact_sheet(stack(pictures), [f"id {k}" for k in range(7)], columns=3)
-    assert len(fig.axes) == 7
-    for k, ax in enumerate(fig.axes):
-        np.testing.assert_array_equal(ax.images[0].get_array(), pictures[k])
-        assert ax.get_xlabel() == f"id {k}"
-
-
-def test_contact_sheet_refuses_unlabelled_pictures():
-    with pytest.raises(ValueError, match="2 images and 1 labels"):
-        contact_sheet([picture(0), picture(1)], ["id 0"])
-    with pytest.raises(ValueError, match="0 images"):
-        contact_sheet([], [])
-
-
-def test_frames_and_symbols_say_right_or_wrong():
-    fig = ranked_lists([ranked(), ranked("improved, AP 1.000", (True, False, False))])
-    assert [sub.get_suptitle() for sub in fig.subfigs] == ["baseline, AP 0.583",
-                                                           "improved, AP 1.000"]
-    for sub, right in zip(fig.subfigs, [(0, 1, 1), (1, 0, 0)], strict=True):
-        query, *answers = sub.axes
-        np.testing.assert_array_equal(query.images[0].get_array(), picture(7))
-        assert "id 63" in query.get_xlabel() and not query.texts
-        for k, (ax, hit) in enumerate(zip(answers, right, strict=True)):
-            np.testing.assert_array_equal(ax.images[0].get_array(), picture(10 * k))
-            frames = {to_hex(spine.get_edgecolor()) for spine in ax.spines.values()}
-            assert frames == {RIGHT if hit else WRONG}
-            assert ax.texts[0].get_text() == f"{k + 1} {'✓' if hit else '✗'}"
-            assert ax.get_xlabel() == f"cam {k}"
-
-
-def test_ranked_lists_of_different_lengths_and_sizes_fit():
-    fig = ranked_lists([ranked(right=[True] * 10, query=picture(7, 20, 20)), ranked()])
-    assert [sum(bool(ax.images) for ax in sub.axes) for sub in fig.subfigs] == [11, 4]
-    box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
-    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
-
-
-def test_incomplete_rows_are_refused():
-    with pytest.raises(ValueError, match="no ranked rows"):
-        ranked_lists([])
-    with pytest.raises(ValueError, match=r"baseline.*\(0, 0, 0\)"):
-        ranked(right=())
-    with pytest.raises(ValueError, match=r"improved.*\(1, 1, 2\)"):
-        RankedRow("improved", picture(0), "id 1", [picture(1)], ["cam 1"], [True, False])

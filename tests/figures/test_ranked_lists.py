@@ -1,0 +1,93 @@
+"""Pictures in rows: each with its label, and frames that say right or wrong."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from reidlib.evaluation.ranking import rank_gallery
+from reidlib.figures.ranked_lists import (
+    RIGHT,
+    WRONG,
+    RankedRow,
+    contact_sheet,
+    ranked_lists,
+    ranked_row,
+)
+
+
+def picture(value, height=32, width=12):
+    return np.full((height, width, 3), value, dtype=np.uint8)
+
+
+def ranked(title="baseline, AP 0.583", right=(False, True, True), query=None):
+    query = picture(7) if query is None else query
+    return RankedRow(title, query, "id 63, cam 1", [picture(10 * k) for k in range(len(right))],
+                     [f"cam {k}" for k in range(len(right))], list(right))
+
+
+@pytest.mark.parametrize("stack", [list, np.stack])
+def test_contact_sheet_shows_each_picture_with_its_label(stack):
+    pictures = [picture(k) for k in range(7)]
+    fig = contact_sheet(stack(pictures), [f"id {k}" for k in range(7)], columns=3)
+    assert len(fig.axes) == 7
+    for k, ax in enumerate(fig.axes):
+        np.testing.assert_array_equal(ax.images[0].get_array(), pictures[k])
+        assert ax.get_xlabel() == f"id {k}"
+
+
+def test_contact_sheet_refuses_unlabelled_pictures():
+    with pytest.raises(ValueError, match="2 images and 1 labels"):
+        contact_sheet([picture(0), picture(1)], ["id 0"])
+    with pytest.raises(ValueError, match="0 images"):
+        contact_sheet([], [])
+
+
+def test_frames_and_symbols_say_right_or_wrong():
+    fig = ranked_lists([ranked(), ranked("improved, AP 1.000", (True, False, False))])
+    assert [sub.get_suptitle() for sub in fig.subfigs] == ["baseline, AP 0.583",
+                                                           "improved, AP 1.000"]
+    for sub, right in zip(fig.subfigs, [(0, 1, 1), (1, 0, 0)], strict=True):
+        query, *answers = sub.axes
+        np.testing.assert_array_equal(query.images[0].get_array(), picture(7))
+        assert "id 63" in query.get_xlabel() and not query.texts
+        for k, (ax, hit) in enumerate(zip(answers, right, strict=True)):
+            np.testing.assert_array_equal(ax.images[0].get_array(), picture(10 * k))
+            frames = {to_hex(spine.get_edgecolor()) for spine in ax.spines.values()}
+            assert frames == {RIGHT if hit else WRONG}
+            assert ax.texts[0].get_text() == f"{k + 1} {'✓' if hit else '✗'}"
+            assert ax.get_xlabel() == f"cam {k}"
+
+
+def test_ranked_lists_of_different_lengths_and_sizes_fit():
+    fig = ranked_lists([ranked(right=[True] * 10, query=picture(7, 20, 20)), ranked()])
+    assert [sum(bool(ax.images) for ax in sub.axes) for sub in fig.subfigs] == [11, 4]
+    box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+
+
+def test_incomplete_rows_are_refused():
+    with pytest.raises(ValueError, match="no ranked rows"):
+        ranked_lists([])
+    with pytest.raises(ValueError, match=r"baseline.*\(0, 0, 0\)"):
+        ranked(right=())
+    with pytest.raises(ValueError, match=r"improved.*\(1, 1, 2\)"):
+        RankedRow("improved", picture(0), "id 1", [picture(1)], ["cam 1"], [True, False])
+
+
+def test_a_row_shows_the_nearest_that_the_protocol_counts(make_embedded):
+    """Of five gallery images one is of the query's own camera; the AP is that of all four others.
+    """
+    query = make_embedded([0], ["1"], ["a"])
+    gallery = make_embedded([1, 10, 20, 30, 40], ["1", "2", "1", "2", "1"], list("abbab"))
+    loaded = []
+
+    def load(paths):
+        loaded.append(list(paths))
+        return [picture(0)] * len(paths)
+
+    row = ranked_row(rank_gallery(query, gallery), 0, "tiny", load, k=3)
+    assert row.title == f"tiny: AP {(1 / 2 + 2 / 4) / 2:.2f}" and row.right == [False, True, False]
+    assert loaded == [["0.png"], ["1.png", "2.png", "3.png"]]
+    assert row.labels == ["id 2\ncam b", "id 1\ncam b", "id 2\ncam a"]
+    alone = gallery.take(np.array([0, 1]))
+    assert ranked_row(rank_gallery(query, alone), 0, "tiny", load).title == "tiny: no valid match"
