@@ -21,6 +21,7 @@ STOPPED_CODE = 130  # what a shell gives for Ctrl-C
 STOPPED = "stopped; finished runs and finished epochs are kept: the same command goes on from there"
 
 app = typer.Typer(name="reidlib", no_args_is_help=True, pretty_exceptions_enable=False,
+                  rich_markup_mode=None,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Person re-identification: train, score and report, under named protocols.")
 

@@ -13,12 +13,12 @@ from torchvision.transforms import v2
 class IdentitySampler:
     """Batches of P identities x K images (Hermans et al. 2017), new ones every epoch.
 
-    Every image comes up once an epoch: an identity's images are shuffled and dealt in groups of K,
+    Every image comes up once an epoch: an identity's images are shuffled and cut into groups of K,
     no identity twice in a batch. An identity whose images do not fill its last group (or which has
     fewer than K) fills it with others of its own images, repeated where it must. The last batches
     of an epoch hold fewer identities where they do not come out even; one that would hold a single
-    identity has no negative and is left out. Whole groups are dealt to several processes, and what
-    is too much in these last batches is left out.
+    identity has no negative and is left out. Several processes get complete groups, and what is too
+    much in these last batches is left out.
     """
 
     def __init__(self, ids: Int[np.ndarray, "image"], n_identities: int, n_images: int,

@@ -1,4 +1,4 @@
-"""Identity cross-validation: a manifest dealt anew, so that everybody is tested by a stranger."""
+"""Identity cross-validation: each person is tested by a model that never saw them."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ def split_identities(manifest: pd.DataFrame, n_folds: int, fold: int, people: st
                      ) -> pd.DataFrame:
     """The manifest with the identities of one fold as test people, all others as training people.
 
-    Identities are dealt to the folds in random order, always the same, so that their numbers differ
+    Identities are split into folds in random order, always the same, so that their numbers differ
     by one at most. Of byte-identical images of one identity and camera the first is left. A test
     person's first image in each camera is a query, the rest gallery: ``standard-all`` makes every
     one of them a query. Junk is left out.
@@ -36,8 +36,8 @@ def split_identities(manifest: pd.DataFrame, n_folds: int, fold: int, people: st
     test = shown["id"].isin(tested)
     first = test & ~shown[test].duplicated(["id", "cam"]).reindex(shown.index, fill_value=True)
     split = np.select([first, test], ["query", "gallery"], "train")
-    dealt = shown.assign(split=pd.Categorical(split, SPLITS, ordered=True))
-    return dealt.sort_values(["split", "path"], ignore_index=True).astype({"split": str})
+    changed = shown.assign(split=pd.Categorical(split, SPLITS, ordered=True))
+    return changed.sort_values(["split", "path"], ignore_index=True).astype({"split": str})
 
 
 def hold_out(ids: pd.Series, n: int, seed: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from reidlib.utils.paths import data_root
 
 MARKET_TOP = "Market-1501-v15.09.15"
 
-# split -> identities (junk is nobody), images (junk and strangers included)
+# split -> identities (junk is no identity), images (junk and other people included)
 KNOWN = {
     "pku-reid": {"train": (62, 992), "query": (12, 28), "gallery": (12, 181)},
     "market1501": {"train": (751, 12936), "query": (750, 3368), "gallery": (751, 19732)},
@@ -107,7 +107,7 @@ def split_market1501_dev(listing: pd.DataFrame, n_train: int = 600) -> pd.DataFr
 
     The sorted identities are permuted by a generator with a fixed seed. The first image (by name)
     of each test identity and camera is a query, the rest is gallery. An identity with one image per
-    camera would leave nothing to find: all its images are gallery, and nobody asks for it.
+    camera would leave nothing to find: all its images are gallery, and no query shows it.
     """
     ids = sorted(listing["id"].unique())
     if len(ids) <= n_train:
@@ -151,7 +151,7 @@ def market1501_folder(root: Path | str) -> Path:
 
 
 def _unpack_zip(archive: Path) -> None:
-    """Unpack ``<name>.zip``, if there is one, to the folder ``<name>`` beside it, or not at all."""
+    """Unpack ``<name>.zip``, if there is one, to the folder ``<name>``, or nothing of it."""
     if not archive.is_file():
         return
     name, folder = archive.stem, archive.parent

@@ -21,7 +21,7 @@ def open_images(root: Path, manifest: pd.DataFrame, size: int, cache: Path
                 ) -> UInt8[Tensor, "image 3 size size"]:
     """The manifest's images, resized to ``size`` x ``size`` pixels, as a memory-mapped array.
 
-    ``cache`` is the array's file, 150 kB an image at 224 pixels; a small file beside it holds the
+    ``cache`` is the array's file, 150 kB an image at 224 pixels; a small file next to it holds the
     checksum of the images it was made of. Where the two do not fit the manifest, or there is none,
     it is made now. Pages are read when an image is used, so that it may be larger than the memory.
     """
@@ -79,7 +79,7 @@ def _checksum(manifest: pd.DataFrame, size: int) -> str:
 
 
 def _mapped(cache: Path) -> np.ndarray | None:
-    """The array, copy-on-write, so that nobody can write into the file; None for a damaged one."""
+    """The array, copy-on-write, so that the file is never written to; None for a damaged one."""
     try:
         return np.load(cache, mmap_mode="c")
     except (ValueError, EOFError, OSError):

@@ -44,7 +44,7 @@ class Dataset:
         return hashlib.sha256("\n".join(map(json.dumps, rows)).encode()).hexdigest()
 
     def counts(self) -> pd.DataFrame:
-        """Identities (junk is nobody) and images of each split."""
+        """Identities (junk is no identity) and images of each split."""
         people = self.manifest[self.manifest["id"] != JUNK_ID].groupby("split")["id"].nunique()
         images = self.manifest["split"].value_counts()
         counts = pd.DataFrame({"identities": people, "images": images})
@@ -97,7 +97,7 @@ def unreadable(root: Path | str, paths: Iterable[str]) -> dict[str, str]:
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path | str) -> Path:
-    """Write a manifest as CSV, whole or not at all; returns the path."""
+    """Write a manifest as CSV, completely or not at all; returns the path."""
     return write_csv(Path(path), manifest)
 
 

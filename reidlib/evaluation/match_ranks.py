@@ -61,7 +61,7 @@ def cosine(query: Embeddings, gallery: Embeddings, flip: str = "none", reranked:
            device: torch.device | None = None) -> Similarity:
     """Cosine similarity of a block of queries to the gallery; see ``retrieval.FLIPS``.
 
-    ``reranked``: the negated distance after k-reciprocal re-ranking instead, for which the whole
+    ``reranked``: the negated distance after k-reciprocal re-ranking instead, for which the full
     (query, gallery) matrix is held; with fewer images than its k1, all of them are neighbours. On
     ``device`` (CUDA) products, sorts and searches are torch's, else NumPy's, whose sort of float32
     values is many times faster on a CPU.
@@ -80,7 +80,7 @@ def cosine(query: Embeddings, gallery: Embeddings, flip: str = "none", reranked:
 
 def find_matches(query: Embeddings, gallery: Embeddings, similarity: Similarity,
                  n_draws: int = 0) -> Matches:
-    """Rank all matches of all queries, in the whole gallery and in ``n_draws`` drawn ones.
+    """Rank all matches of all queries, in the full gallery and in ``n_draws`` drawn ones.
 
     A drawn gallery has one random image per identity and camera, without junk, seeded by its
     number.
@@ -115,7 +115,7 @@ def draw_galleries(gallery: Embeddings, n_draws: int) -> np.ndarray:
 class _Plan:
     """What all blocks share. ``bounds[i]:bounds[i + 1]`` are the pairs of query i."""
 
-    query_ids: np.ndarray      # whole numbers
+    query_ids: np.ndarray      # integers
     gallery_ids: np.ndarray
     row: np.ndarray            # (pair,) query
     column: np.ndarray         # (pair,) gallery image of the same person
@@ -126,7 +126,7 @@ class _Plan:
 
 
 def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whole numbers in place of text, equal where the text is equal."""
+    """Integers in place of text, equal where the text is equal."""
     codes, _ = pd.factorize(np.concatenate([query, gallery]).astype(object))
     return codes[:len(query)], codes[len(query):]
 

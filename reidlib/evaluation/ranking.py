@@ -1,4 +1,4 @@
-"""The whole ranked gallery of each query, for figures that show images."""
+"""The complete ranked gallery of each query, for figures that show images."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def rank_gallery(query: Embeddings, gallery: Embeddings, protocol: str = "standa
     rules = get_protocol(protocol)
     if rules.draws:
         raise ValueError(f"protocol {protocol!r} scores {rules.draws} drawn galleries and has no "
-                         "one ranking to show; standard ranks the whole gallery by its rules")
+                         "one ranking to show; standard ranks the full gallery by its rules")
     check_pair(query, gallery, flip)
     similarity = query.features(flip != "none") @ gallery.features(flip == "both").T
     same = query.ids[:, None] == gallery.ids[None, :]

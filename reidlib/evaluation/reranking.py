@@ -81,7 +81,7 @@ def _unit_length(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     if len(bad):
         side, i = ("query", bad[0]) if bad[0] < len(query) else ("gallery", bad[0] - len(query))
         raise ValueError(f"feature of {side} image {i} has length {length[bad[0], 0]}, expected a "
-                         f"finite one above 0 ({len(bad)} such images): embed them anew")
+                         f"finite one above 0 ({len(bad)} such images): embed them again")
     unit /= length
     return unit
 
@@ -117,7 +117,7 @@ def _search(unit: np.ndarray, n_query: int, k: int) -> tuple[np.ndarray, np.ndar
 
 
 def _later_copies(unit: np.ndarray, k: int) -> np.ndarray:
-    """Images that ``k`` exact copies come before: in nobody's list, for ties go by index."""
+    """Images that ``k`` exact copies come before: in no list, because ties go by index."""
     seen, later = Counter(), np.zeros(len(unit), bool)
     for i, row in enumerate(unit):
         key = row.tobytes()

@@ -26,7 +26,7 @@ CMC_LENGTH = 50
 def score_queries(query: Embeddings, matches: Matches, protocol: str) -> pd.DataFrame:
     """One row a query: path, id, cam, AP, INP, first_hit (rank from 1), rank1, rank5, rank10.
 
-    NaN where a query is not scored, for want of a single valid match. Under a protocol that looks
+    NaN where a query is not scored because it has no valid match. Under a protocol that looks
     at the nearest few, INP is not defined (NaN) and a first hit beyond them does not count
     (infinite). Under one that draws galleries, every value is the mean over the draws.
     """
@@ -87,7 +87,7 @@ def evaluate(query: Embeddings, gallery: Embeddings, flips: Sequence[str] = FLIP
     """Scores, per-query table and CMC curves under every protocol and flip, in long form.
 
     ``reranked_flips`` are scored once more after re-ranking, which costs seconds where the rest
-    costs tenths; not where every image is a query, for each would be its own neighbour twice. No
+    costs tenths; not where every image is a query: each would be its own neighbour twice. No
     CMC curve for a protocol that draws galleries.
     """
     scores, tables, curves = [], [], []

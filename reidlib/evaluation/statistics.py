@@ -3,7 +3,7 @@
 Queries of one person succeed and fail together, so a resample draws **people**, with replacement,
 and takes all queries of each (Field and Welsh 2007, "Bootstrapping clustered data"). An interval
 answers "what would other people have given, with these trained models?"; what other training
-seeds give is ``std``, beside it and never inside it. With few people (a dozen, say) a percentile
+seeds give is ``std``, a number of its own. With few people (a dozen, say) a percentile
 interval is too narrow.
 
 Tables are the per-query tables of ``results.read_tables``, cut to one results row and one
@@ -52,7 +52,7 @@ def interval(per_query: pd.DataFrame, score: str = "mAP", n_resamples: int = 10_
     """A score and its percentile interval.
 
     The value is each query's mean over seeds, then the plain mean over queries; a resample's value
-    is the same over the people it drew. A score that is the same for everybody has an interval
+    is the same over the people it drew. A score that is the same for all people has an interval
     of width 0: no resample can show a failure that was never seen.
 
     Raises:

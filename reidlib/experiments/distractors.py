@@ -33,8 +33,8 @@ def distractor_images(name: str) -> Dataset:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}. The distractors are images of {name}; without them "
                                 "the report leaves that section out") from error
-    everybody = found.name == "market1501-dev"  # all of it is cut from the training folder
-    people = found.manifest if everybody else found.manifest[found.manifest["split"] == "train"]
+    all_cut = found.name == "market1501-dev"  # all of it is cut from the training folder
+    people = found.manifest if all_cut else found.manifest[found.manifest["split"] == "train"]
     return Dataset(found.name, found.root, people.assign(id=f"{found.name} " + people["id"])
                    .reset_index(drop=True))
 
@@ -44,11 +44,11 @@ def score(query: Embeddings, gallery: Embeddings, others: Embeddings, flip: str)
 
     The column ``distractors`` counts them; a smaller set is part of the larger ones.
     """
-    queries, everybody = pool(query, gallery)
+    queries, images = pool(query, gallery)
     order = np.random.default_rng(0).permutation(len(others.ids))
     tables = []
     for size in sorted({*(s for s in SIZES if s < len(order)), len(order)}):
-        joined = join((everybody, others.take(np.sort(order[:size]))))
+        joined = join((images, others.take(np.sort(order[:size]))))
         _, table, _ = evaluate(queries, joined, (flip,), ("standard",), ())
         tables.append(table.assign(distractors=size))
     return pd.concat(tables, ignore_index=True)

@@ -23,7 +23,7 @@ CARD = Path(__file__).with_name("model_card.md.j2")
 
 
 def export(lab: Experiment, preset: str, seed: int) -> Path:
-    """Copy a run's weights to ``artifacts/<study>/weights/`` and write its card beside them.
+    """Copy a run's weights to ``artifacts/<study>/weights/`` and write its card next to them.
 
     The run is trained now if it is not finished. Returns the path of the weights.
     """
@@ -38,7 +38,7 @@ def export(lab: Experiment, preset: str, seed: int) -> Path:
 
 
 def card(record: dict) -> str:
-    """What somebody who finds the weights has to know."""
+    """What a person who finds the weights has to know."""
     config, scores = record["config"], pd.DataFrame(record["scores"])
     shown = scores[scores["protocol"].isin(SHOWN) & ~scores["reranked"]]
     table = pd.DataFrame({"protocol": shown["protocol"], "flip": shown["flip"],

@@ -32,7 +32,7 @@ PAPER_PRESETS = ("untrained", "baseline", "ypool", "amtriplet", "improved")
 NOTEBOOKS = {"untrained": "02_baseline", "baseline": "02_baseline", "improved": "03_improved",
              **dict.fromkeys(("ypool", "amtriplet", "best"), "04_ablations")}
 
-# What a study may not set for all of its presets: the paper's ideas. `best` is a recipe as a whole;
+# What a study may not set for all of its presets: the paper's ideas. `best` is one set of options;
 # where it and the study differ, the preset counts, as always.
 IDEAS = ("y_pooling", "am_margin", "triplet_margin", "images_per_identity")
 
@@ -61,7 +61,7 @@ RESULT_ROWS = (
     ResultRow("best, re-ranking", "best", "both", reranked=True),
 )
 
-# The three that are compared beyond the study's own test set, in folds and in a crowd.
+# The three that are compared beyond the study's own test set, in folds and with distractors.
 COMPARED = (
     ResultRow("baseline", "baseline", "none"),
     ResultRow("improved", "improved", "query"),

@@ -15,7 +15,7 @@ from reidlib.experiments.study import Study
 from reidlib.utils.paths import Workspace, atomic_write, write_csv, write_json
 
 RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
-FORMER_NAMES = {"strangers": "distractors"}  # in records and tables of before
+FORMER_NAMES = {"strangers": "distractors"}  # in older records and tables
 SCORES = ["mAP", "mINP", "rank1", "rank5", "rank10"]
 
 

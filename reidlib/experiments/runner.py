@@ -106,7 +106,7 @@ class Experiment:
                                  for seed in self.study.seeds)
 
     def decode(self) -> None:
-        """Decode all images now, once, for runs that are about to start side by side."""
+        """Decode all images now, once, before several runs start at a time."""
         for split in ("train", "query", "gallery"):
             self._images(split)
 

@@ -50,7 +50,7 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
         images: uint8 ``(image, 3, height, width)``.
         people: one row an image, as in a manifest: path, id, cam, sha256.
         checkpoint, key: see ``reidlib.training.loop.fit``.
-        tracker: one of accelerate's, such as "tensorboard"; its files go beside the checkpoint.
+        tracker: one of accelerate's, such as "tensorboard"; its files go next to the checkpoint.
     """
     held_out = hold_out(people["id"], config.validation_ids, config.seed)
     labels, names = number_ids(people.loc[~held_out, "id"].tolist())

@@ -220,7 +220,7 @@ def ap_scatter(queries: pd.DataFrame) -> Figure:
     """Average precision of each query under ``standard`` against the paper's protocol.
 
     Columns: ``row, path, seed, protocol, AP`` (fraction; NaN is left out); one panel per row, one
-    dot per query and seed. Above the diagonal the paper's protocol is the kinder one.
+    dot per query and seed. Above the diagonal the paper's protocol gives the higher score.
     """
     check_frame(queries, ["row", "path", "seed", "protocol", "AP"],
                 key=["row", "path", "seed", "protocol"])

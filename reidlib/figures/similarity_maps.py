@@ -1,4 +1,4 @@
-"""Which patches make two images similar? The cosine, dealt exactly to the patches of one."""
+"""Which patches make two images similar? The cosine as a sum over the patches of one."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One look for all figures, and saving a figure beside the data it was drawn from.
+"""One look for all figures, and saving a figure together with the data it was drawn from.
 
 A variant (a preset, or its row of the ablation) has one colour in every figure, and no distinction
 rests on colour alone.
@@ -25,9 +25,9 @@ PALETTE = sns.color_palette("colorblind").as_hex()
 INK, GREY = "#333333", PALETTE[7]
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "osv^DPX*p<>hd8H"  # all filled, the most different ones first
-# The ablation's rows and the presets behind them are the same variants.
+# The ablation's rows and the presets behind them have the same colours.
 _VARIANTS = (
-    (GREY, "untrained"),
+    (GREY, "untrained", "not fine-tuned"),
     (PALETTE[0], "baseline"),
     (PALETTE[1], "ypool", "+ y-pooling"),
     (PALETTE[4], "+ AM-Softmax, triplet"),
@@ -74,10 +74,10 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def save_figure(fig: Figure, path: Path, data: pd.DataFrame | None = None,
                 dpi: int = 150) -> Path:
-    """Write ``fig`` as a PNG and ``data`` as ``<stem>.csv`` beside it.
+    """Write ``fig`` as a PNG and ``data`` as ``<stem>.csv`` next to it.
 
     The PNG has ``dpi`` dots per inch (100 is enough for photographs) and 256 colours: a third of
-    the size, and it looks the same. Each file is written whole; when either cannot be, the old
+    the size, and it looks the same. Each file is written completely; when one cannot be, the old
     ones stay. The same figure gives the same bytes.
     Returns ``path``.
     """

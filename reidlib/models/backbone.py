@@ -41,7 +41,7 @@ def build_backbone(name: str, image_size: int = 224, pretrained: bool = True,
             the patch.
         FileNotFoundError: no weights in that folder and none from the hub.
     """
-    import timm  # here and below, for it takes over a second and most notebooks build no model
+    import timm  # here and below: it takes over a second, and most notebooks build no model
 
     if not timm.is_model(name.split(".")[0]):
         close = difflib.get_close_matches(name, timm.list_models()) or ["see timm.list_models()"]

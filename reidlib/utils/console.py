@@ -1,4 +1,4 @@
-"""What a person sees of long work: one bar where somebody watches, plain lines elsewhere."""
+"""What a person sees of long work: a progress bar where a person watches, plain lines elsewhere."""
 
 import os
 import sys
@@ -24,5 +24,5 @@ def log(text: str) -> None:
 
 def progress_bar(items: Iterable[T], total: int, name: str, unit: str, least: int = 3000
                  ) -> Iterator[T]:
-    """``items`` under a bar, unless nobody watches or fewer than ``least`` make it only noise."""
+    """``items`` under a bar, unless no person watches or there are fewer than ``least``."""
     yield from tqdm(items, name, total, unit=unit, disable=total < least or not is_interactive())

@@ -1,9 +1,9 @@
 """Several processes work on one batch: each takes its share through the backbone, all see the rest.
 
-Heads and losses run on the whole batch in every process. So batch-hard mining and batch
+Heads and losses run on the complete batch in every process. So batch-hard mining and batch
 normalisation see what a single process would see, and n processes x m images give the gradients of
 one process x nm images (but for dropout within the backbone, whose masks are the same in every
-process). One process is the case where its share is the whole batch.
+process). One process is the case where its share is the complete batch.
 """
 
 from collections.abc import Iterator

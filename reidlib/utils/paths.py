@@ -1,4 +1,4 @@
-"""Where files live, and how they are written: whole or not at all."""
+"""Where files live, and how they are written: completely or not at all."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def weights_root() -> Path:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
+    """Yield a temporary path next to ``path``; rename it to ``path`` when the block succeeds.
 
     A full disk, an exception or a kill leaves the old file (or none), never half of a new one.
     """
@@ -46,7 +46,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path, older_than: float = 0.0) -> None:
-    """Delete what processes killed while they wrote ``path`` have left beside it.
+    """Delete what processes killed while they wrote ``path`` have left next to it.
 
     ``older_than``: seconds since it was written to, where others may be writing at this moment.
     """
@@ -56,14 +56,14 @@ def remove_leftovers(path: Path, older_than: float = 0.0) -> None:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write ``text`` to ``path``, whole or not at all; returns the path."""
+    """Write ``text`` to ``path``, completely or not at all; returns the path."""
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
 
 
 def write_csv(path: Path, table) -> Path:
-    """Write a pandas table, whole or not at all; returns the path."""
+    """Write a pandas table, completely or not at all; returns the path."""
     return write_text(path, csv_text(table))
 
 

@@ -31,8 +31,8 @@ def to_markdown(table: pd.DataFrame) -> str:
 def render(template: Path, filters: Mapping[str, Callable] | None = None, **values: Any) -> str:
     """A page from its Jinja2 template; the filters ``percent`` and ``table`` are those above.
 
-    A name that the template asks for and nobody gave is an error. Empty lines that left-out parts
-    leave behind become one.
+    A name that the template asks for and that was not given is an error. The empty lines of
+    left-out parts become one.
     """
     pages = Environment(loader=FileSystemLoader(template.parent), undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)

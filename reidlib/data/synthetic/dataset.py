@@ -63,7 +63,7 @@ def draw_all(root: Path, spec: SyntheticSpec) -> None:
 
 
 def is_ours(root: Path) -> bool:
-    """Whether the folder holds what `write_dataset` wrote, and nothing beside it."""
+    """Whether the folder holds what `write_dataset` wrote, and nothing else."""
     try:
         record = json.loads((root / "spec.json").read_text(encoding="utf-8"))
         names = {path.name for path in root.iterdir()}
@@ -74,7 +74,7 @@ def is_ours(root: Path) -> bool:
 
 
 def write_dataset(root: Path, spec: SyntheticSpec) -> Path:
-    """Draw the data set into ``root``, whole or not at all; returns the resolved folder.
+    """Draw the data set into ``root``, completely or not at all; returns the resolved folder.
 
     A folder that already holds this spec is left as it is, one of another spec is replaced.
     Raises ValueError if ``root`` exists and holds anything else.

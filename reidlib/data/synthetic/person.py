@@ -10,20 +10,17 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from reidlib.data.synthetic.spec import (
-    BEIGE,
-    BLACK,
-    BROWN,
-    GREY,
-    HAIR,
-    OUTFITS,
-    PKU_LIKE,
-    RGB,
-    SKIN,
-    WHITE,
-    WINE,
-    SyntheticSpec,
-)
+from reidlib.data.synthetic.spec import PKU_LIKE, SyntheticSpec
+
+RGB = tuple[int, int, int]
+
+BLACK, NAVY, GREY, BROWN = (34, 34, 38), (42, 50, 84), (112, 112, 114), (98, 76, 58)
+GREEN, WINE, BEIGE, DENIM = (62, 82, 64), (104, 46, 54), (176, 162, 134), (72, 92, 122)
+WHITE = (208, 206, 200)
+OUTFITS = ((NAVY, BLACK), (GREY, DENIM), (BLACK, GREY), (BEIGE, NAVY), (GREEN, BLACK),
+           (WHITE, DENIM), (WINE, NAVY), (BROWN, BLACK))  # colours of the upper, lower garment
+SKIN = ((226, 186, 158), (204, 158, 126), (158, 112, 82), (112, 78, 58))
+HAIR = ((26, 22, 22), (64, 44, 32), (132, 98, 60))
 
 
 class Cloth(NamedTuple):

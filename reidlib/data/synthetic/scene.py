@@ -5,16 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from reidlib.data.synthetic.person import (
-    Appearance,
-    View,
-    arm_parts,
-    head_parts,
-    leg_parts,
-    paint,
-    torso_parts,
-)
-from reidlib.data.synthetic.spec import PKU_LIKE, RGB, SyntheticSpec
+from reidlib.data.synthetic import person
+from reidlib.data.synthetic.person import RGB, Appearance, View
+from reidlib.data.synthetic.spec import PKU_LIKE, SyntheticSpec
 
 WIDTH, HEIGHT, SUPERSAMPLE = 48, 128, 2  # pixels; drawn larger by SUPERSAMPLE for smooth edges
 
@@ -90,12 +83,12 @@ def draw_person(appearance: Appearance, camera: int, orientation: int, rng: np.r
     scale = 114 * appearance.height * (1 + 0.01 * spec.shift * rng.normal())
     view = View(turn, *(SUPERSAMPLE * np.array([x, foot, scale])), look.light)
     swing = np.sin(rng.uniform(0, 2 * np.pi))
-    parts = torso_parts(appearance, view) + head_parts(appearance, view)
+    parts = person.torso_parts(appearance, view) + person.head_parts(appearance, view)
     for side in (1, -1):
-        parts += leg_parts(appearance, view, side, side * swing)
-        parts += arm_parts(appearance, view, side, -side * swing)
+        parts += person.leg_parts(appearance, view, side, side * swing)
+        parts += person.arm_parts(appearance, view, side, -side * swing)
     for part in sorted(parts, key=lambda part: part.near):
-        paint(scene, part, view)
+        person.paint(scene, part, view)
     if rng.random() < spec.occlusion:
         draw_occluder(scene, rng)
     return expose(scene.reduce(SUPERSAMPLE), look, rng, spec)

@@ -1,16 +1,8 @@
-"""What a drawn data set is made of: colours, sizes, difficulty."""
+"""Sizes and difficulty of a drawn data set."""
 
 from dataclasses import dataclass
 
-RGB = tuple[int, int, int]
-
-BLACK, NAVY, GREY, BROWN = (34, 34, 38), (42, 50, 84), (112, 112, 114), (98, 76, 58)
-GREEN, WINE, BEIGE, DENIM = (62, 82, 64), (104, 46, 54), (176, 162, 134), (72, 92, 122)
-WHITE = (208, 206, 200)
-OUTFITS = ((NAVY, BLACK), (GREY, DENIM), (BLACK, GREY), (BEIGE, NAVY), (GREEN, BLACK),
-           (WHITE, DENIM), (WINE, NAVY), (BROWN, BLACK))  # colours of the upper, lower garment
-SKIN = ((226, 186, 158), (204, 158, 126), (158, 112, 82), (112, 78, 58))
-HAIR = ((26, 22, 22), (64, 44, 32), (132, 98, 60))
+N_OUTFITS = 8  # as many as person.OUTFITS
 
 
 @dataclass(frozen=True)
@@ -26,7 +18,7 @@ class SyntheticSpec:
     n_query: int = 28  # queries, drawn from the test pictures, people taking turns
     n_query_copies: int = 17  # of these, how many also stay in the gallery, byte for byte
     orientations: int = 8  # pictures per person and camera: a full turn in equal steps
-    outfits: int = 4  # (upper, lower) colour pairs that all people share, 1 to len(OUTFITS)
+    outfits: int = 4  # (upper, lower) colour pairs that all people share, 1 to N_OUTFITS
     contrast: float = 0.5  # of patterns, 0 to 1: between a garment's first and second colour
     colour_cast: float = 1.0  # difference between the cameras; 0 = none, 1 = as in CAMERAS
     brightness: float = 0.15  # standard deviation of a picture's exposure, relative
@@ -39,8 +31,8 @@ class SyntheticSpec:
         people = self.train_ids + self.test_ids
         if min(self.train_ids, self.test_ids, self.orientations) < 1 or people > 999:
             raise ValueError(f"every size must be at least 1, people at most 999: {self}")
-        if not (1 <= self.outfits <= len(OUTFITS) and 0 <= self.contrast <= 1 and self.seed >= 0):
-            raise ValueError(f"outfits (1 to {len(OUTFITS)}), contrast or seed is off: {self}")
+        if not (1 <= self.outfits <= N_OUTFITS and 0 <= self.contrast <= 1 and self.seed >= 0):
+            raise ValueError(f"outfits (1 to {N_OUTFITS}), contrast or seed is off: {self}")
         if not 0 <= self.n_query_copies <= self.n_query:
             raise ValueError(f"n_query_copies must be 0 to n_query: {self}")
 
