@@ -10,12 +10,13 @@ from reidlib.experiments.records import (
     collect_runs,
     forget_runs,
     publish_run,
+    read_run,
     read_tables,
     write_run,
 )
 from reidlib.experiments.study import load_study, read_study, write_study
 from reidlib.report import tables
-from reidlib.utils import paths, text
+from reidlib.utils import paths
 from reidlib.utils.paths import Workspace
 
 
@@ -60,7 +61,7 @@ def test_runs_are_collected_in_all_seeds(study, workspace):
     study = replace(study, seeds=(0, 1))
     for seed in study.seeds:
         publish(study, workspace, seed=seed)
-    records = collect_runs(study, workspace, ["baseline"], "02_baseline")
+    records = collect_runs(study, workspace, ["baseline"])
     assert [r["run_id"] for r in records] == ["baseline-s0", "baseline-s1"]
     queries = read_tables(records, "per_query")
     assert queries["run"].tolist() == ["baseline-s0", "baseline-s1"]
@@ -69,18 +70,19 @@ def test_runs_are_collected_in_all_seeds(study, workspace):
 
 def test_a_missing_or_other_run_names_its_notebook(study, workspace):
     with pytest.raises(FileNotFoundError, match="baseline-s0.*not there: run 02_base"):
-        collect_runs(study, workspace, ["baseline"], "02_baseline")
+        collect_runs(study, workspace, ["baseline"])
+    with pytest.raises(FileNotFoundError, match="not there: run reidlib study first"):
+        collect_runs(study, workspace, ["baseline"], "reidlib study")
     publish(study, workspace)
     longer = replace(study, train={**study.train, "epochs": 9})
     with pytest.raises(FileNotFoundError, match="another configuration: run 02_base"):
-        collect_runs(longer, workspace, ["baseline"], "02_baseline")
+        collect_runs(longer, workspace, ["baseline"])
 
 
 def test_a_run_on_other_data_is_not_taken_for_this_one(study, workspace):
     publish(study, workspace)
     with pytest.raises(FileNotFoundError, match="was run on other data: run 02_base"):
-        collect_runs(replace(study, checksum="new"), workspace, ["baseline"],
-                             "02_baseline")
+        collect_runs(replace(study, checksum="new"), workspace, ["baseline"])
 
 
 def test_a_damaged_record_says_what_to_do(study, workspace):
@@ -88,7 +90,28 @@ def test_a_damaged_record_says_what_to_do(study, workspace):
     path = workspace.runs / "baseline-s0" / "run.json"
     path.write_text(path.read_text()[:40])
     with pytest.raises(ValueError, match="run.json is not a run record.*delete"):
-        collect_runs(study, workspace, ["baseline"], "02_baseline")
+        collect_runs(study, workspace, ["baseline"])
+
+
+def test_records_and_tables_of_before_are_read_under_todays_names(workspace):
+    folder = workspace.reports / "distractors" / "best-s0"
+    record = {"run_id": "best-s0", "preset": "best", "seed": 0, "strangers": {"images": 9},
+              "config": {"global_weight": 32.0, "lr": 0.1}}
+    write_run(folder, record, {"per_query": per_query(AP=[0.5]).assign(strangers=9)})
+    found = read_run(folder)
+    assert found["config"] == {"local_weight": 32.0, "lr": 0.1} and "strangers" not in found
+    assert found["distractors"] == {"images": 9}
+    assert read_tables([found], "per_query")["distractors"].tolist() == [9]
+
+
+def test_result_rows_are_picked_by_preset_flip_and_re_ranking():
+    keys = [("improved", "query", True), ("improved", "query", False), ("improved", "both", False),
+            ("ypool", "none", False), ("smooth", "none", False)]
+    table = pd.DataFrame(keys, columns=["preset", "flip", "reranked"]).assign(mAP=range(5))
+    found = by_row(table)
+    assert found["row"].tolist() == ["+ y-pooling", "+ flipped query", "+ re-ranking"]
+    assert found["mAP"].tolist() == [3, 1, 0]
+    assert found["row"].cat.categories.tolist() == found["row"].tolist()
 
 
 def test_identities_stay_text(study, workspace):
@@ -97,18 +120,6 @@ def test_identities_stay_text(study, workspace):
     read = read_tables([{"folder": workspace.runs / "x", "run_id": "x", "preset": "p",
                                  "seed": 0}], "per_query")
     assert read["id"].tolist() == ["001", "NA"] and read["AP"].isna().tolist() == [False, True]
-
-
-def test_summary_by_hand():
-    scores = pd.DataFrame({"preset": "improved", "reranked": False, "protocol": "standard",
-                           "flip": ["none", "none", "query", "query"], "seed": [0, 1, 0, 1],
-                           "mAP": [0.2, 0.4, 0.5, 0.5], "mINP": 1.0, "rank1": 1.0, "rank5": 1.0,
-                           "rank10": 1.0})
-    table = records.summarise(by_row(scores)).set_index("row")
-    assert table.loc["+ AM-Softmax, triplet", "mAP_mean"] == pytest.approx(0.3)
-    assert table.loc["+ AM-Softmax, triplet", "mAP_std"] == pytest.approx(0.02 ** 0.5)
-    flipped = table.loc["+ flipped query"]
-    assert (flipped["mAP_mean"], flipped["mAP_std"], flipped["mAP_count"]) == (0.5, 0, 2)
 
 
 def test_largest_gains_follow_the_rule():
@@ -125,30 +136,18 @@ def test_worst_queries_skip_what_was_not_scored():
     assert tables.worst_queries(table, 2)["path"].tolist() == ["2.png", "3.png"]
 
 
-@pytest.mark.parametrize("value, std, signed, text", [
-    (0.929, float("nan"), False, "92.9"), (1.0, 0.0123, False, "100.0 ± 1.2"),
-    (-0.004, float("nan"), True, "-0.4"), (0.039, 0.01, True, "+3.9 ± 1.0"),
-    (float("nan"), 0.1, False, "–"), (None, float("nan"), False, "–")])
-def test_percent(value, std, signed, text):
-    assert text.percent(value, std, signed) == text
-
-
 def test_the_papers_numbers_are_those_of_the_paper():
     paper = tables.paper_scores().set_index("row")
     assert paper["mAP"].tolist() == [0.908, 0.947, 0.971, 0.975]
     assert paper["rank1"].tolist() == [0.929, 0.964, 1.0, 1.0]
 
 
-def test_markdown_table():
-    table = pd.DataFrame({"model": ["a"], "mAP": [0.5]})
-    assert text.to_markdown(table) == "| model | mAP |\n| :-- | --: |\n| a | 0.5 |"
-
-
 def test_forgotten_runs_leave_checkpoints_and_everything_else(tmp_path):
     workspace = Workspace("smoke", tmp_path)
     kept = [workspace.reports / "study.json", workspace.artifacts / "images" / "train.npy",
             workspace.artifacts / "best-s0-12345678" / "checkpoint.pt"]
-    gone = [workspace.runs / "best-s0" / "run.json", workspace.reports / "crowd/best-s0/run.json",
+    gone = [workspace.runs / "best-s0" / "run.json",
+            workspace.reports / "distractors" / "best-s0" / "run.json",
             workspace.artifacts / "baseline-s0-12345678" / "run.json",
             workspace.artifacts / "baseline-s0-12345678" / "weights.safetensors"]
     for path in kept + gone:

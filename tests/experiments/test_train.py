@@ -66,7 +66,8 @@ def test_options_that_are_on(config, make_images, people, seen):
                       precision="bf16", validation_ids=2, deterministic=True)
     train(changed, make_images(48), people, CPU)
     call, = seen
-    assert (call.options.clip_norm, call.options.ema_decay, call.options.accumulate) == (2.0, 0.9, 2)
+    options = call.options
+    assert (options.clip_norm, options.ema_decay, options.accumulate) == (2.0, 0.9, 2)
     assert call.exact and not torch.are_deterministic_algorithms_enabled()
     assert call.loss.smoothing == 0.1 and call.batches.source.erasing == 0.5
     assert call.batches.source.fill == pytest.approx((127.5, 127.5, 127.5))

@@ -38,9 +38,10 @@ def run(folder, kill_at=None):
     ids = torch.arange(48) % 6
     batches = Batches(images, ids, IdentitySampler(ids.numpy(), 3, 4, 0), CPU, erasing=0.5)
     optimiser = make_optimiser(model, 1e-3, 1e-4, 5e-4, layer_decay=0.8)
-    recipe = TrainingOptions(warmup_cosine(optimiser, EPOCHS, 2.0), accumulate=2, clip_norm=5.0,
-                    ema_decay=0.9, validate=lambda model: -model.classifiers.reduce.norm().item())
-    history = fit(model, batches.epoch, ReidLoss(triplet_margin=0.3), optimiser, EPOCHS, recipe,
+    options = TrainingOptions(
+        warmup_cosine(optimiser, EPOCHS, 2.0), accumulate=2, clip_norm=5.0, ema_decay=0.9,
+        validate=lambda model: -model.classifiers.reduce.norm().item())
+    history = fit(model, batches.epoch, ReidLoss(triplet_margin=0.3), optimiser, EPOCHS, options,
                   checkpoint=folder / "checkpoint.pt", key=KEY)
     rows = [{k: v for k, v in row.items() if k not in TIMES} for row in history]
     with paths.atomic_write(folder / "done.pt") as partial:
@@ -64,15 +65,16 @@ def die_while_saving(nth, share):
 def processes():
     """Processes that start in milliseconds: forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["accelerate", "reidlib.data.batches", "reidlib.models.la_transformer",
-                                    "reidlib.training.loop", "timm.optim", "timm.scheduler"])
+    context.set_forkserver_preload(["accelerate", "reidlib.data.batches",
+                                    "reidlib.models.la_transformer", "reidlib.training.loop",
+                                    "timm.optim", "timm.scheduler"])
     return context
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(processes, tmp_path_factory):
     """What a run that nobody kills leaves, and how long it takes."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("uninterrupted")
     for _ in range(2):  # the first also starts the server
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         start = time.perf_counter()
@@ -133,9 +135,9 @@ def test_killed_while_a_checkpoint_is_written(processes, uninterrupted, tmp_path
 def saved(make_model, tmp_path):
     model = make_model(4)
     path = tmp_path / "checkpoint.pt"
-    progress = TrainingState(model, make_optimiser(model, 1e-3, 1e-3, 0.0))
-    progress.save(path, KEY)
-    return progress, path
+    state = TrainingState(model, make_optimiser(model, 1e-3, 1e-3, 0.0))
+    state.save(path, KEY)
+    return state, path
 
 
 @pytest.mark.parametrize("key, message", [
@@ -143,38 +145,24 @@ def saved(make_model, tmp_path):
     ({"configuration": "a", "data set": "y"}, r"another data set \(b, this run's is y\)"),
 ])
 def test_a_foreign_checkpoint_is_refused_with_the_reason(saved, key, message):
-    with pytest.raises(ValueError, match=f"{message}; delete it to start this run anew"):
+    with pytest.raises(ValueError, match=f"{message}; delete it to start this run again"):
         saved[0].load(saved[1], key)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:1000], lambda b: b"", lambda b: b"no checkpoint",
                                     lambda b: b[:-200], lambda b: b[:5000] + b"x" + b[5001:]])
 def test_a_damaged_checkpoint_is_refused(saved, damage):
-    progress, path = saved
+    state, path = saved
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    before = [p.clone() for p in progress.model.parameters()]
+    before = [p.clone() for p in state.model.parameters()]
     with pytest.raises(ValueError, match="checkpoint.pt is damaged .*; delete it"):
-        progress.load(path, KEY)
+        state.load(path, KEY)
     assert all(torch.equal(a, b) for a, b in
-               zip(before, progress.model.parameters(), strict=True))
+               zip(before, state.model.parameters(), strict=True))
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(saved):
     torch.save([1, 2], saved[1])
     with pytest.raises(ValueError, match="is damaged"):
         saved[0].load(saved[1], KEY)
-
-
-def test_random_state_is_put_back():
-    reproducibility.seed_globals(5)
-    state = reproducibility.random_state()
-
-    def draw():
-        import random
-        return random.random(), np.random.random(), torch.rand(3).tolist()  # noqa: NPY002
-
-    first = draw()
-    assert draw() != first
-    reproducibility.set_random_state(state)
-    assert draw() == first

@@ -6,11 +6,10 @@ import textwrap
 
 import pytest
 
-from reidlib.utils import console
 from reidlib.utils.paths import Workspace, atomic_write, data_root, write_text
 
 
-def test_whole_file_replaces_the_old_one_at_the_end(tmp_path):
+def test_a_new_file_replaces_the_old_one_at_the_end(tmp_path):
     path = tmp_path / "new" / "table.csv"
     write_text(path, "old")
     with atomic_write(path) as partial:
@@ -32,7 +31,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(tmp_path):
     script = textwrap.dedent(f"""
         import time
         from pathlib import Path
-        from reidlib.paths import atomic_write
+        from reidlib.utils.paths import atomic_write
         with atomic_write(Path({str(path)!r})) as partial:
             partial.write_text("ne")
             print("writing", flush=True)
@@ -59,21 +58,3 @@ def test_roots_follow_the_environment(monkeypatch, tmp_path):
 def test_workspace_keeps_people_below_figures(tmp_path):
     ws = Workspace("mine", tmp_path)
     assert ws.people.parent == ws.figures and ws.runs.is_relative_to(tmp_path / "reports" / "mine")
-
-
-def test_headless_means_nobody_watches(monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.delenv("REIDLIB_HEADLESS", raising=False)
-    assert console.is_interactive()
-    monkeypatch.setenv("REIDLIB_HEADLESS", "1")
-    assert not console.is_interactive()
-
-
-def test_bar_yields_everything(monkeypatch, capsys):
-    monkeypatch.setattr(console, "watched", lambda: True)
-    assert list(console.progress_bar(iter("abc"), 3, "reading", "letter", least=3)) == ["a", "b", "c"]
-    assert "reading" in capsys.readouterr().err
-    assert list(console.progress_bar("ab", 2, "reading", "letter", least=3)) == ["a", "b"]
-    assert capsys.readouterr().err == ""
-
-
