@@ -11,6 +11,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from reidlib.data.batches import Batches, IdentitySampler, ShuffleSampler
 from reidlib.experiments.presets import make_config
@@ -94,6 +96,37 @@ def test_two_processes_of_16_images_equal_one_of_32(args):
             assert row["gradient_norm"] == pytest.approx(own["gradient_norm"], rel=1e-3)
         for name, value in weights.items():  # batch normalisation's statistics among them
             np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_accelerates_state_is_put_back(monkeypatch, stops):
+    """Its precision is one for a process; another user of accelerate keeps his own."""
+    states = (AcceleratorState, GradientState, PartialState)
+    for state in states:
+        monkeypatch.setattr(state, "_shared_state", {})
+    variables = dict(os.environ)
+    own = Accelerator(cpu=True, gradient_accumulation_steps=3)
+    before = [dict(state._shared_state) for state in states]
+    try:
+        with distributed.accelerated(CPU, "bf16") as accelerator:
+            assert accelerator.mixed_precision == "bf16"
+            if stops:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert stops
+    assert [state._shared_state for state in states] == before
+    assert own.mixed_precision == "no" and own.gradient_accumulation_steps == 3
+    assert dict(os.environ) == variables
+
+
+def test_where_nobody_used_accelerate_no_state_is_left(monkeypatch):
+    for state in (AcceleratorState, GradientState, PartialState):
+        monkeypatch.setattr(state, "_shared_state", {})
+    distributed.join_processes(CPU)
+    with distributed.accelerated(CPU, "bf16"), distributed.accelerated(CPU) as inner:
+        assert inner.mixed_precision == "no"
+    assert not (AcceleratorState._shared_state or PartialState._shared_state
+                or GradientState._shared_state)
 
 
 def test_identities_are_never_split_and_every_image_has_a_process(monkeypatch):
