@@ -17,7 +17,8 @@ else
   ENV := $(if $(LOCKED),.venv/.locked,.venv/.installed)
 endif
 
-REIDLIB := "$$PYTHON" -m reidlib
+# the shell shows what it runs, with the values
+REIDLIB := set -x; "$$PYTHON" -m reidlib
 WHERE := $${DEVICE:+--device "$$DEVICE"} $${WORKSPACE:+--workspace "$$WORKSPACE"}
 REPORT := $(REIDLIB) report --study "$$STUDY" $${EPOCHS:+--epochs "$$EPOCHS"} \
           $${SEEDS:+--seeds "$$SEEDS"} $(WHERE)
@@ -44,27 +45,26 @@ env: $(ENV) ## create the environment in .venv; LOCKED=1: with the versions of c
 .venv/.locked: constraints.txt
 
 data: $(ENV) ## download and check the data of STUDY
-	$(REIDLIB) download $${URL:+--url "$$URL"} -- "$$STUDY"
+	@$(REIDLIB) download $${URL:+--url "$$URL"} -- "$$STUDY"
 
 report: $(ENV) ## run notebooks 01-07 for STUDY and write its report
-	$(REPORT) $${AGAIN:+--again}
+	@$(REPORT) $${AGAIN:+--again}
 
 paper: $(ENV) ## all of STUDY: the report, both schedules, folds, selection and distractors
-	for file in notebooks/params/"$$STUDY"-*.yaml; do \
-	  [ -e "$$file" ] || continue; \
-	  $(REIDLIB) study --study "$$(basename "$$file" .yaml)" $(WHERE) \
-	    $${JOBS:+--jobs "$$JOBS"} $${AGAIN:+--again} || exit 1; done
-	$(REPORT) $${AGAIN:+--again}
-	if [ -e "$${REIDLIB_DATA:-data}/market1501" ]; then \
+	@for file in notebooks/params/"$$STUDY"-*.yaml; do \
+	  [ ! -e "$$file" ] || ( name=$$(basename "$$file" .yaml); $(REIDLIB) study --study "$$name" \
+	    $(WHERE) $${JOBS:+--jobs "$$JOBS"} $${AGAIN:+--again} ) || exit 1; done
+	@$(REPORT) $${AGAIN:+--again}
+	@if [ -e "$${REIDLIB_DATA:-data}/market1501" ]; then \
 	  $(REIDLIB) distractors --study "$$STUDY" $(WHERE); \
 	  else echo "no Market-1501, so no distractors: data/README.md says how to get it"; fi
-	$(REPORT)
+	@$(REPORT)
 
 weights: $(ENV) ## write the trained models of STUDY with model cards into artifacts/STUDY/weights
-	$(REIDLIB) export --study "$$STUDY" $(WHERE)
+	@$(REIDLIB) export --study "$$STUDY" $(WHERE)
 
 verify: $(ENV) ## compare the tracked tables, reports and README with the tracked runs
-	$(REIDLIB) verify
+	@$(REIDLIB) verify
 
 lab: $(ENV) ## open the notebooks in JupyterLab
 	set -f; "$$PYTHON" -m jupyterlab --notebook-dir=notebooks $$LAB_ARGS
