@@ -17,31 +17,15 @@ from reidlib.evaluation.scoring import (
     summarise_queries,
     true_positive_rates,
 )
+from tests.evaluation.made_up import random_pair, rounded
 
-WHOLE = [name for name, protocol in PROTOCOLS.items() if protocol.draws is None]
+FULL = [name for name, protocol in PROTOCOLS.items() if protocol.draws is None]
 
 
 def score(query, gallery, protocol, flip="none", device=None, reranked=False):
     similarity = cosine(query, gallery, flip, reranked, device)
     n_draws = PROTOCOLS[protocol].draws or 0
     return score_queries(query, find_matches(query, gallery, similarity, n_draws), protocol)
-
-
-def random_pair(seed, n_query=8, n_gallery=40, dim=6):
-    """Queries and gallery with junk, copies, several cameras and people."""
-    rng = np.random.default_rng(seed)
-
-    def make(n, ids):
-        emb = rng.normal(size=(2, n, dim)).astype(np.float32)
-        emb /= np.linalg.norm(emb, axis=2, keepdims=True)
-        return [*emb, np.array([f"{seed}/{i}" for i in range(n)]), rng.choice(ids, n),
-                rng.choice(["a", "b", "c"], n), rng.integers(0, 60, n).astype(str)]
-
-    query = make(n_query, ["1", "2", "3", "4"])
-    gallery = make(n_gallery, ["1", "2", "3", "4", "-1", "0"])
-    for field in range(6):                       # the first query stays in the gallery as a copy
-        gallery[field][0] = query[field][0]
-    return Embeddings(*query), Embeddings(*gallery)
 
 
 def slow_scores(query, gallery, name, flip):
@@ -81,7 +65,7 @@ def slow_scores(query, gallery, name, flip):
 
 
 @pytest.mark.parametrize("flip", ["none", "query", "both"])
-@pytest.mark.parametrize("protocol", WHOLE)
+@pytest.mark.parametrize("protocol", FULL)
 @pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["numpy", "torch"])
 @pytest.mark.parametrize("seed", range(4))
 def test_scores_equal_the_slow_definition(seed, device, protocol, flip):
@@ -92,7 +76,7 @@ def test_scores_equal_the_slow_definition(seed, device, protocol, flip):
 
 
 def test_same_camera_rule_on_three_images(make_embedded):
-    """Nearest is the query's own camera, then a stranger, then the person from camera b."""
+    """Nearest is the query's own camera, then somebody else, then the person from camera b."""
     query = make_embedded([0], ["1"], ["a"])
     gallery = make_embedded([1, 10, 20], ["1", "2", "1"], ["a", "a", "b"])
     scores = {p: score(query, gallery, p).iloc[0] for p in PROTOCOLS}
@@ -176,7 +160,7 @@ def test_evaluate_covers_every_protocol_and_flip():
     pd.testing.assert_series_equal(merged["rank5"], merged["cmc"], check_names=False)
 
 
-@pytest.mark.parametrize("protocol", WHOLE)
+@pytest.mark.parametrize("protocol", FULL)
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_those_of_the_ranking_that_figures_show(seed, protocol):
     query, gallery = random_pair(seed)
@@ -190,24 +174,13 @@ def test_scores_are_those_of_the_ranking_that_figures_show(seed, protocol):
             assert not hits[:ranking.protocol.depth].any()
 
 
-def rounded(seed):
-    """A pair whose similarities tie often: coordinates are whole numbers."""
-    query, gallery = random_pair(seed)
-
-    def coarse(images):
-        return Embeddings(np.round(images.emb * 2), np.round(images.mirrored * 2), images.paths,
-                        images.ids, images.cams, images.sha256)
-
-    return coarse(query), coarse(gallery)
-
-
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10 ** 6), shuffle=st.integers(0, 10 ** 6))
 def test_the_order_of_files_does_not_matter_even_with_ties(seed, shuffle):
     query, gallery = rounded(seed)
     rng = np.random.default_rng(shuffle)
     moved = rng.permutation(len(query.ids)), rng.permutation(len(gallery.ids))
-    for protocol in WHOLE:             # drawn galleries are drawn by position
+    for protocol in FULL:              # drawn galleries are drawn by position
         before = score(query, gallery, protocol)
         after = score(query.take(moved[0]), gallery.take(moved[1]), protocol)
         after = after.iloc[np.argsort(moved[0])].reset_index(drop=True)
@@ -244,9 +217,9 @@ def test_a_perfect_embedding_scores_one(seed):
 
 def test_blocks_do_not_matter(monkeypatch):
     query, gallery = random_pair(3)
-    whole = evaluate(query, gallery)
+    at_once = evaluate(query, gallery)
     monkeypatch.setattr("reidlib.evaluation.match_ranks.ENTRIES", 1)
-    for a, b in zip(whole, evaluate(query, gallery), strict=True):
+    for a, b in zip(at_once, evaluate(query, gallery), strict=True):
         pd.testing.assert_frame_equal(a, b, atol=1e-12)
 
 
@@ -271,7 +244,7 @@ def test_single_shot_equals_scoring_each_drawn_gallery_slowly(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_true_positive_rates_equal_the_slow_definition(seed, monkeypatch):
     query, gallery = random_pair(seed)
-    monkeypatch.setattr("reidlib.evaluation.scoring.ENTRIES", 50)
+    monkeypatch.setattr("reidlib.evaluation.match_ranks.ENTRIES", 50)
     rates = (0.01, 0.1, 0.5)
     found = true_positive_rates(query, gallery, cosine(query, gallery), rates)
     true, false = [], []

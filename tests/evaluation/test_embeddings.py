@@ -1,0 +1,56 @@
+"""Embeddings keep what they were made with, and refuse what cannot be compared."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from pytest import approx
+
+from reidlib.evaluation.embeddings import Embeddings, embed, embed_people, join, pool
+
+
+def test_embedded_files_round_trip(make_embedded, tmp_path):
+    saved = make_embedded([0, 30], ["001", "NA"], ["a", "b"])
+    saved.save(tmp_path / "query.npz")
+    loaded = Embeddings.load(tmp_path / "query.npz")
+    assert loaded.ids.tolist() == ["001", "NA"] and np.array_equal(loaded.emb, saved.emb)
+
+
+def test_embed_gives_images_and_mirrors(make_model, make_images):
+    model, images = make_model(), make_images(5)
+    emb, mirrored = embed(model, images, batch_size=2)
+    again, twice = embed(model, images.flip(-1), batch_size=5)
+    assert emb.shape == (5, 4 * 16) and np.linalg.norm(emb, axis=1) == approx(1, abs=1e-5)
+    np.testing.assert_allclose(mirrored, again, atol=1e-6)
+    np.testing.assert_allclose(emb, twice, atol=1e-6)
+    assert not np.allclose(emb, mirrored, atol=1e-3)
+
+
+def test_embeddings_of_people_say_who_they_are(make_model, make_images):
+    people = pd.DataFrame({"path": ["a.png", "b.png"], "id": ["001", "NA"], "cam": ["x", "y"],
+                           "sha256": ["s", "t"]})
+    found = embed_people(make_model(), make_images(2), people)
+    for field, name in (("paths", "path"), ("ids", "id"), ("cams", "cam"), ("sha256", "sha256")):
+        assert getattr(found, field).tolist() == people[name].tolist()
+
+
+def test_bad_embeddings_are_named(make_embedded):
+    with pytest.raises(ValueError, match=r"embedding of 2.png is not finite \(1 such images\)"):
+        make_embedded([0, 1, np.nan], ["1"] * 3, ["a"] * 3)
+    good = make_embedded([0, 1], ["1"] * 2, ["a"] * 2)
+    fields = {name: getattr(good, name) for name in ("emb", "mirrored", "paths", "cams", "sha256")}
+    with pytest.raises(ValueError, match="ids must be text, found int"):
+        Embeddings(**fields, ids=np.array([1, 2]))
+    with pytest.raises(ValueError, match="one entry an image expected in every field"):
+        Embeddings(**fields, ids=np.array(["1"]))
+
+
+def test_a_pool_has_every_image_once_and_asks_for_people_alone(make_embedded):
+    """The first query is in the gallery, too; the third has its bytes under another identity."""
+    query = make_embedded([0, 10], ["1", "2"], ["a", "b"], ["x", "y"])
+    gallery = make_embedded([0, 0, 5, 20], ["1", "3", "-1", "1"], list("aabb"), list("xxzw"))
+    queries, images = pool(query, gallery)
+    assert images.sha256.tolist() == ["x", "y", "x", "z", "w"]
+    assert images.ids.tolist() == ["1", "2", "3", "-1", "1"]
+    assert queries.ids.tolist() == ["1", "2", "3", "1"]
+    both = join((query, gallery))
+    assert both.paths.tolist() == [*query.paths, *gallery.paths] and both.emb.shape == (6, 2)

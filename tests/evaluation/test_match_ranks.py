@@ -1,0 +1,75 @@
+"""Ranks of the matches against galleries that are sorted and looked through, image by image."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from reidlib.evaluation.match_ranks import cosine, draw_galleries, find_matches
+from reidlib.evaluation.protocols import Protocol
+from tests.evaluation.made_up import random_pair, rounded
+
+DROPPED = list(itertools.product([False, True], repeat=3))  # own camera, junk, copies
+
+
+def with_junk_copies(pair):
+    """Every second junk image has the bytes of a query."""
+    query, gallery = pair
+    junk = np.flatnonzero(gallery.ids == "-1")[::2]
+    gallery.sha256[junk] = query.sha256[np.arange(len(junk)) % len(query.ids)]
+    return query, gallery
+
+
+def slow_ranks(query, gallery, rules):
+    """The ranks of each query's matches; at equal similarity the wrong image comes first."""
+    similarity = query.emb @ gallery.emb.T
+    for q in range(len(query.ids)):
+        ranked = []
+        for g in range(len(gallery.ids)):
+            same = bool(query.ids[q] == gallery.ids[g])
+            if rules.drop_same_camera and same and query.cams[q] == gallery.cams[g]:
+                continue
+            if rules.drop_junk and gallery.ids[g] == "-1":
+                continue
+            if rules.drop_copies and query.sha256[q] == gallery.sha256[g]:
+                continue
+            ranked.append((-similarity[q, g], same))
+        yield [rank for rank, (_, same) in enumerate(sorted(ranked), 1) if same]
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["numpy", "torch"])
+@pytest.mark.parametrize("dropped", DROPPED, ids=str)
+@pytest.mark.parametrize("make", [random_pair, rounded])
+def test_ranks_under_all_rules_with_junk_that_is_also_a_copy(make, dropped, device):
+    both = 0
+    for seed in range(3):
+        query, gallery = with_junk_copies(make(seed))
+        both += (query.sha256[:, None] == gallery.sha256[gallery.ids == "-1"]).sum()
+        rules = Protocol("x", *dropped, None, "rectangle", "test")
+        matches = find_matches(query, gallery, cosine(query, gallery, device=device))
+        ranks, counts, scored = matches.ranks(rules)
+        found = dict(zip(scored.tolist(), np.split(ranks, np.cumsum(counts)[:-1]), strict=True))
+        expected = list(slow_ranks(query, gallery, rules))
+        assert [found.get(q, np.array([])).tolist() for q in range(len(query.ids))] == expected
+    assert both > 5
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_the_callers_similarities_stay_as_they_are(convert):
+    query, gallery = with_junk_copies(random_pair(1))
+    matrix = convert(query.emb @ gallery.emb.T)
+    before = matrix.tolist()
+    find_matches(query, gallery, lambda rows: matrix[rows], n_draws=2)
+    assert matrix.tolist() == before and (gallery.ids == "-1").any()
+
+
+def test_a_drawn_gallery_has_one_image_of_each_person_and_camera_and_no_junk():
+    _, gallery = random_pair(0)
+    drawn = draw_galleries(gallery, 50)
+    pairs = {pair for pair in zip(gallery.ids, gallery.cams, strict=True) if pair[0] != "-1"}
+    for draw in drawn.T:
+        chosen = gallery.take(np.flatnonzero(draw))
+        assert sorted(zip(chosen.ids, chosen.cams, strict=True)) == sorted(pairs)
+    assert (drawn[gallery.ids != "-1"].any(axis=1)).all()  # by chance each image
+    np.testing.assert_array_equal(drawn[:, :3], draw_galleries(gallery, 3))
