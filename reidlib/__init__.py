@@ -13,8 +13,7 @@ figures       data frames and rankings -> figures
 report        run records -> tables, statements, pages; runs the notebooks
 cli           the command line
 
-A notebook starts with ``open_study`` (or ``load_study`` and ``prepare_study``, which check the data
-first).
+A notebook starts with ``open_study`` (01_data with ``load_study`` and ``prepare_study``).
 """
 
 from importlib import import_module

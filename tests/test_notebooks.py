@@ -79,8 +79,8 @@ def test_each_preset_is_trained_in_the_notebook_that_errors_name():
     for path in NOTEBOOKS:
         code = "\n".join(cell.source for cell in read(path)[1])
         if "lab.runs(" in code:
-            names = re.findall(r"lab\.runs\(\[(.*?)\]\)|chosen = \[name for name in \((.*?)\)", code)
-            trained |= {name: path.stem for found in names for part in found
+            lists = r"lab\.runs\(\[(.*?)\]\)|chosen = \[name for name in \((.*?)\)"
+            trained |= {name: path.stem for found in re.findall(lists, code) for part in found
                         for name in re.findall(r'"([\w-]+)"', part)}
     assert trained == presets.NOTEBOOKS
     assert set(presets.PAPER_PRESETS) <= set(trained)

@@ -12,7 +12,6 @@ def audit(manifest: pd.DataFrame) -> pd.DataFrame:
 
     Returns one row per check: ``check`` (its name), ``count`` (images or identities concerned),
     ``of`` (out of how many) and ``words`` (one plain sentence). Junk images belong to no identity.
-    Unreadable files never get this far: ``manifest.unreadable`` lists them all.
     """
     people = manifest[manifest["id"] != JUNK_ID]
     rows = [*_sizes(manifest, people), _shared_people(people), *_copies(manifest),

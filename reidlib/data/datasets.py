@@ -10,14 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reidlib.data.manifest import (
-    LISTING,
-    SPLITS,
-    Dataset,
-    check_manifest,
-    read_text_table,
-    stays_inside,
-)
+from reidlib.data import manifest
+from reidlib.data.manifest import LISTING, SPLITS, Dataset, check_manifest
 from reidlib.utils.errors import refuse
 from reidlib.utils.paths import data_root
 
@@ -125,7 +119,7 @@ def read_csv(path: Path | str) -> pd.DataFrame:
     """Manifest of a user's own data: a CSV with the columns path, id, cam, split (others are
     ignored), whose paths start from the CSV's folder and stay in it. Errors: see
     ``check_manifest``."""
-    return check_manifest(read_text_table(Path(path), LISTING), Path(path).parent)
+    return check_manifest(manifest.read_text_table(Path(path), LISTING), Path(path).parent)
 
 
 def check_counts(dataset: Dataset, known: dict[str, tuple[int, int]]) -> None:
@@ -161,7 +155,7 @@ def _unpack_zip(archive: Path) -> None:
         with (tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".partial",
                                           dir=folder) as partial,
               zipfile.ZipFile(archive) as file):
-            refuse(archive, [path for path in file.namelist() if not stays_inside(path)],
+            refuse(archive, [path for path in file.namelist() if not manifest.stays_inside(path)],
                     "paths that leave the folder", "do not trust this file")
             file.extractall(partial)
             if not Path(partial, name).is_dir():

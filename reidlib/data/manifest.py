@@ -90,12 +90,6 @@ def inspect_images(root: Path | str, paths: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "sha256", "width", "height", "problem"])
 
 
-def unreadable(root: Path | str, paths: Iterable[str]) -> dict[str, str]:
-    """Why each file that is no whole image cannot be read, by path; empty if all can."""
-    images = inspect_images(root, paths)
-    return images[images["problem"] != ""].set_index("path")["problem"].to_dict()
-
-
 def write_manifest(manifest: pd.DataFrame, path: Path | str) -> Path:
     """Write a manifest as CSV, completely or not at all; returns the path."""
     return write_csv(Path(path), manifest)

@@ -84,12 +84,17 @@ def check_pair(query: Embeddings, gallery: Embeddings, flip: str) -> None:
     """Raise ValueError where the two cannot be compared, or the flip is unknown."""
     if flip not in FLIPS:
         raise ValueError(f"unknown flip {flip!r}; known: {', '.join(FLIPS)}")
-    if not len(query.ids) or not len(gallery.ids):
-        raise ValueError(f"{len(query.ids)} query and {len(gallery.ids)} gallery images: "
-                         "retrieval needs at least one of each")
-    if query.emb.shape[1] != gallery.emb.shape[1]:
-        raise ValueError(f"query embeddings are {query.emb.shape[1]} wide, gallery embeddings "
-                         f"{gallery.emb.shape[1]}: embed both with the same model")
+    check_features(query.emb, gallery.emb)
+
+
+def check_features(query: np.ndarray, gallery: np.ndarray) -> None:
+    """Raise ValueError unless these are (image, dim) of one width, at least one image each."""
+    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+        raise ValueError(f"query features {query.shape} and gallery features {gallery.shape}, "
+                         "expected (image, dim) of one width: embed both with the same model")
+    if not len(query) or not len(gallery):
+        raise ValueError(f"{len(query)} query and {len(gallery)} gallery images: retrieval needs "
+                         "at least one of each")
 
 
 def embed_people(model: nn.Module, images: Tensor, people: pd.DataFrame) -> Embeddings:

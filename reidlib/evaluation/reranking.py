@@ -28,6 +28,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
+from reidlib.evaluation.embeddings import check_features
+
 N_THREADS = min(4, os.cpu_count() or 1)
 SEARCH_ROWS, EXACT_ROWS, PAIRS, JACCARD_ROWS = 256, 32, 4096, 16  # a block: about 40 MB at most
 RESOLUTION = np.float32(1e-6)  # squared distances below are rounding, whatever they say
@@ -57,12 +59,7 @@ def rerank(query: np.ndarray, gallery: np.ndarray, k1: int = 20, k2: int = 6,
 
 def _check(query: np.ndarray, gallery: np.ndarray, k1: int, k2: int,
            weight: float | int) -> None:
-    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
-        raise ValueError(f"query features {query.shape} and gallery features {gallery.shape}, "
-                         "expected (image, dim) of one width: embed both with the same model")
-    if not len(query) or not len(gallery):
-        raise ValueError(f"{len(query)} query and {len(gallery)} gallery images: re-ranking needs "
-                         "at least one of each")
+    check_features(query, gallery)
     if not 1 <= k1 < len(query) + len(gallery):
         raise ValueError(f"k1 must be at least 1 and less than the {len(query)} query and "
                          f"{len(gallery)} gallery images together, found {k1}: change k1")

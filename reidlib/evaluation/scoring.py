@@ -7,16 +7,9 @@ import pandas as pd
 import torch
 
 from reidlib.data.manifest import JUNK_ID
-from reidlib.evaluation import metrics
+from reidlib.evaluation import match_ranks, metrics
 from reidlib.evaluation.embeddings import FLIPS, Embeddings, pool
-from reidlib.evaluation.match_ranks import (
-    ENTRIES,
-    Matches,
-    Similarity,
-    cosine,
-    find_matches,
-    to_numpy,
-)
+from reidlib.evaluation.match_ranks import Matches, Similarity, to_numpy
 from reidlib.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 
 RANKS = (1, 5, 10)
@@ -97,8 +90,9 @@ def evaluate(query: Embeddings, gallery: Embeddings, flips: Sequence[str] = FLIP
             if not chosen:
                 continue
             sides = pool(query, gallery) if every_image else (query, gallery)
-            matches = find_matches(*sides, cosine(*sides, flip, reranked, device),
-                                   max(get_protocol(p).draws or 0 for p in chosen))
+            similarity = match_ranks.cosine(*sides, flip, reranked, device)
+            n_draws = max(get_protocol(p).draws or 0 for p in chosen)
+            matches = match_ranks.find_matches(*sides, similarity, n_draws)
             for protocol in chosen:
                 key = {"protocol": protocol, "flip": flip, "reranked": reranked}
                 per_query = score_queries(sides[0], matches, protocol)
@@ -129,7 +123,7 @@ def true_positive_rates(query: Embeddings, gallery: Embeddings, similarity: Simi
     if not n_false:
         raise ValueError("no false pair: query and gallery show one person only")
     keep = int(max(rates) * n_false) + 1  # more than these nearest false pairs is never needed
-    true, false, step = [], np.empty(0, np.float32), max(1, ENTRIES // len(gallery.ids))
+    true, false, step = [], np.empty(0, np.float32), max(1, match_ranks.ENTRIES // len(gallery.ids))
     for rows in (slice(i, i + step) for i in range(0, len(query.ids), step)):
         values = to_numpy(similarity(rows))
         same = query.ids[rows, None] == gallery.ids[None, :]

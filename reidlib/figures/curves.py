@@ -11,17 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from reidlib.figures.style import (
-    GREY,
-    INK,
-    LINES,
-    MARKERS,
-    WIDTH,
-    check_frame,
-    in_order,
-    row_colours,
-    styled,
-)
+from reidlib.figures import style
+from reidlib.figures.style import INK, LINES, MARKERS, WIDTH, check_frame, in_order, styled
 
 PROTOCOLS = ("standard", "standard-all", "market-matlab", "single-shot", "leak-free",
              "all-gallery", "lat-top10")
@@ -62,7 +53,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     history = history.sort_values("epoch", kind="stable")
     fig = plt.figure(figsize=(WIDTH, 2.2 * rows + 2.5 * accuracy))
     grid = fig.add_gridspec(rows + accuracy, columns)
-    colours = row_colours(presets)
+    colours = style.row_colours(presets)
     look = {name: dict(color=colours[name], ls=LINES[i % len(LINES)], lw=1.3, marker=".", ms=4)
             for i, name in enumerate(presets)}
     axes = [fig.add_subplot(grid[i // columns, i % columns]) for i in range(len(presets))]
@@ -86,7 +77,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
 def _score_bars(ax: Axes, part: pd.DataFrame, rows: list[str], ends: pd.DataFrame) -> None:
     """One protocol's bars, with mAP above rank-1, the single seeds, the interval of mAP (``ends``:
     row -> low, high) and the means in figures."""
-    colours = row_colours(rows)
+    colours = style.row_colours(rows)
     for y, row in enumerate(rows):
         runs = part[part["row"] == row]
         for metric, dy, alpha in (("mAP", -0.19, 1.0), ("rank1", 0.19, 0.4)):
@@ -156,7 +147,7 @@ def score_dots(scores: pd.DataFrame, by: str, label: str, published: float | Non
     check_frame(scores, ["row", by, "value", "low", "high"], key=["row", by],
                 fractions=["value", "low", "high"])
     rows, columns = in_order(scores["row"]), in_order(scores[by])
-    colours = row_colours(rows)
+    colours = style.row_colours(rows)
     fig, ax = plt.subplots(figsize=(WIDTH, 3.6))
     for i, row in enumerate(rows):
         own = scores[scores["row"] == row].set_index(by)
@@ -192,7 +183,7 @@ def protocol_gap(scores: pd.DataFrame, metric: str = "mAP") -> Figure:
     rows, protocols = in_order(scores["row"]), protocols_in(scores)
     names = dict.fromkeys([*PROTOCOLS, *protocols])
     markers = dict(zip(names, MARKERS, strict=False))
-    colours = row_colours(rows)
+    colours = style.row_colours(rows)
     fig, ax = plt.subplots(figsize=(WIDTH, 0.5 * len(rows) + 1.6))
     for y, row in enumerate(rows):
         runs = scores[scores["row"] == row]
@@ -227,12 +218,12 @@ def ap_scatter(queries: pd.DataFrame) -> Figure:
     wide = queries.pivot(index=["row", "path", "seed"], columns="protocol", values="AP")
     wide = wide.dropna().reset_index()
     rows = in_order(queries["row"])
-    columns, colours = min(len(rows), 3), row_colours(rows)
+    columns, colours = min(len(rows), 3), style.row_colours(rows)
     fig, axes = plt.subplots(ceil(len(rows) / columns), columns, squeeze=False, sharex=True,
                              sharey=True, figsize=(WIDTH, 2.5 * ceil(len(rows) / columns) + 0.3))
     for ax, row in zip(axes.flat, rows, strict=False):
         own = wide[wide["row"] == row]
-        ax.plot([0, 1], [0, 1], color=GREY, lw=1, zorder=1)
+        ax.plot([0, 1], [0, 1], color=style.GREY, lw=1, zorder=1)
         ax.plot(own["standard"], own[PAPER_PROTOCOL], "o", color=colours[row], ms=5, alpha=0.5,
                 mec="white", clip_on=False, zorder=2)
         ax.set(title=row, xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -256,7 +247,7 @@ def cmc_curves(cmc: pd.DataFrame) -> Figure:
     rows, protocols = in_order(cmc["row"]), protocols_in(cmc)
     cmc = cmc[cmc["rank"] <= 20].sort_values("rank")
     lowest = cmc[["cmc", *band]].min(axis=None)
-    colours, columns = row_colours(rows), min(len(protocols), 2)
+    colours, columns = style.row_colours(rows), min(len(protocols), 2)
     lines = {row: LINES[i % len(LINES)] for i, row in enumerate(rows)}
     fig, axes = plt.subplots(ceil(len(protocols) / columns), columns, squeeze=False, sharey=True,
                              figsize=(WIDTH, 2.9 * ceil(len(protocols) / columns) + 0.6))

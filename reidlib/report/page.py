@@ -101,14 +101,8 @@ def context(results: StudyResults) -> dict[str, Any]:
         "paper_schedule": f"{TrainConfig().epochs} epochs, a block every "
                           f"{TrainConfig().release_every}",
         "n_epochs": epochs(results.records), "costs": _costs(results),
-        "environment": environment(results), "compared": tables.compared_steps,
+        "environment": environment(results), "tables": tables, "supplementary": supplementary,
         "figure": lambda name, caption: _figure(results.workspace, name, caption),
-        "changes": supplementary.changes, "steps": tables.steps,
-        "schedules_table": supplementary.schedules_table,
-        "distractor_table": supplementary.distractor_table,
-        "distractor_steps": supplementary.distractor_steps,
-        "every_protocol": tables.every_protocol, "protocol_rules": tables.protocol_rules,
-        "verification": tables.verification,
     }
 
 

@@ -13,15 +13,7 @@ from reidlib.evaluation.statistics import interval
 from reidlib.experiments.presets import COMPARED, ResultRow
 from reidlib.experiments.records import by_row, collect_runs, read_run, read_tables
 from reidlib.experiments.study import Study, read_study
-from reidlib.report.tables import (
-    PROTOCOLS_COMPARED,
-    cells,
-    cut,
-    every_interval,
-    query_rows,
-    steps,
-    steps_table,
-)
+from reidlib.report import tables
 from reidlib.utils.paths import Workspace
 from reidlib.utils.text import percent
 
@@ -54,7 +46,7 @@ def folds_table(queries: pd.DataFrame) -> pd.DataFrame:
     """One line a model: mAP and rank-1 with intervals over all identities."""
     lines = []
     for label in queries["row"].unique():
-        own = cut(queries, label, "standard-all")
+        own = tables.cut(queries, label, "standard-all")
         scored = own.dropna(subset="AP")
         found = {name: interval(own, score) for name, score in (("mAP", "mAP"),
                                                                 ("rank-1", "rank1"))}
@@ -70,14 +62,15 @@ def schedules_scores(queries: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
     Columns: those of ``every_interval`` and schedule.
     """
-    return pd.concat([
-        every_interval(own[own["protocol"].isin(PROTOCOLS_COMPARED)], ("mAP",)).assign(
-            schedule=schedule) for schedule, own in queries.items()], ignore_index=True)
+    shown = {schedule: own[own["protocol"].isin(tables.PROTOCOLS_COMPARED)]
+             for schedule, own in queries.items()}
+    return pd.concat([tables.every_interval(own, ("mAP",)).assign(schedule=schedule)
+                      for schedule, own in shown.items()], ignore_index=True)
 
 
 def schedules_table(scores: pd.DataFrame) -> pd.DataFrame:
     """``schedules_scores`` to read: one line a schedule and model, one column a protocol."""
-    wide = cells(scores, ["schedule", "row"], "protocol")[list(PROTOCOLS_COMPARED)]
+    wide = tables.cells(scores, ["schedule", "row"], "protocol")[list(tables.PROTOCOLS_COMPARED)]
     return wide.reset_index().rename(columns={"row": "model"})
 
 
@@ -87,16 +80,16 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
     The score is that of ``standard-all`` on held-out training people.
     """
     names = list(dict.fromkeys(r["preset"] for r in records))
-    by_flip = {flip: query_rows(records, [ResultRow(name, name, flip) for name in names])
+    by_flip = {flip: tables.query_rows(records, [ResultRow(name, name, flip) for name in names])
                for flip in ("none", "query", "both")}
-    against = steps(by_flip["none"], against=names[0]).set_index("row")
+    against = tables.steps(by_flip["none"], against=names[0]).set_index("row")
     runs = {name: [r for r in records if r["preset"] == name] for name in names}
     lines = []
     for name, own in runs.items():
         change = against.loc[name] if name in against.index else None
         lines.append({
             "candidate": name, "changes": changes(own[0], runs[names[0]][0]),
-            **{f"mAP, flip {flip}": percent(interval(cut(rows, name, "standard-all")).value)
+            **{f"mAP, flip {flip}": percent(interval(tables.cut(rows, name, "standard-all")).value)
                for flip, rows in by_flip.items()},
             f"against {names[0]}": "–" if change is None else percent(
                 change["difference"], signed=True, ends=(change["low"], change["high"])),
@@ -148,14 +141,15 @@ def distractor_scores(records: list[dict]) -> pd.DataFrame:
 def distractor_steps(records: list[dict]) -> pd.DataFrame:
     """Each model against the baseline, for every number of distractors, to read."""
     queries, base = read_tables(records, "per_query"), COMPARED[0].label
-    parts = [steps_table(steps(by_row(own, COMPARED), against=base)).assign(distractors=f"{n:,}")
-             for n, own in queries.groupby("distractors")]
+    steps = {n: tables.steps(by_row(own, COMPARED), against=base)
+             for n, own in queries.groupby("distractors")}
+    parts = [tables.steps_table(own).assign(distractors=f"{n:,}") for n, own in steps.items()]
     shown = ["step", "against", "distractors", "change of mAP", "verdict"]
     return pd.concat(parts, ignore_index=True)[shown].rename(columns={"step": "model"})
 
 
 def distractor_table(scores: pd.DataFrame) -> pd.DataFrame:
     """``distractor_scores`` to read: one line a model, one column a number of distractors."""
-    wide = cells(scores, ["row"], "distractors")
+    wide = tables.cells(scores, ["row"], "distractors")
     wide.columns = [f"{size:,} distractors" for size in wide.columns]
     return wide.reset_index().rename(columns={"row": "model"})

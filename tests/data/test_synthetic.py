@@ -10,9 +10,9 @@ from PIL import Image
 
 from reidlib.data.synthetic import dataset
 from reidlib.data.synthetic.dataset import choose_queries, write_dataset
-from reidlib.data.synthetic.person import Cloth, make_appearance
+from reidlib.data.synthetic.person import OUTFITS, Cloth, make_appearance
 from reidlib.data.synthetic.scene import draw_person
-from reidlib.data.synthetic.spec import SyntheticSpec
+from reidlib.data.synthetic.spec import N_OUTFITS, SyntheticSpec
 
 SMALL = SyntheticSpec(train_ids=3, test_ids=2, orientations=4, n_query=6, n_query_copies=4)
 CLEAN = SyntheticSpec(noise=0.0, blur=0.0, occlusion=0.0, shift=0.0, brightness=0.0)
@@ -44,8 +44,8 @@ def changed(one, other, camera, orientation):
 @pytest.fixture
 def plain():
     """Somebody without a bag, in plain clothes."""
-    return replace(make_appearance(1), upper=Cloth((42, 50, 84)), coat=False, long_sleeves=True,
-                   lower=Cloth((34, 34, 38)), lower_kind="trousers", bag="none",
+    return replace(make_appearance(1, CLEAN), upper=Cloth((42, 50, 84)), coat=False,
+                   long_sleeves=True, lower=Cloth((34, 34, 38)), lower_kind="trousers", bag="none",
                    bag_colour=(176, 162, 134), hair_style="short", width=1.0)
 
 
@@ -200,7 +200,7 @@ def test_cameras_have_their_own_colour_which_the_knob_removes(plain):
 
 
 def test_people_share_outfits_and_differ_otherwise():
-    people = [make_appearance(person) for person in range(1, 75)]
+    people = [make_appearance(person, SyntheticSpec()) for person in range(1, 75)]
     assert len(set(people)) == 74
     assert len({(who.upper.first, who.lower.first) for who in people}) == SyntheticSpec().outfits
 
@@ -208,4 +208,8 @@ def test_people_share_outfits_and_differ_otherwise():
 @pytest.mark.parametrize(("camera", "orientation"), [(0, 1), (3, 1), (1, 0), (1, 9)])
 def test_unknown_camera_or_orientation_is_refused(plain, camera, orientation):
     with pytest.raises(ValueError, match=f"camera {camera} or orientation {orientation}"):
-        draw_person(plain, camera, orientation, np.random.default_rng(0))
+        draw_person(plain, camera, orientation, np.random.default_rng(0), SyntheticSpec())
+
+
+def test_the_specification_allows_as_many_outfits_as_there_are():
+    assert len(OUTFITS) == N_OUTFITS

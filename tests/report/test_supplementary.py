@@ -234,7 +234,7 @@ def test_folds_of_different_studies_are_not_pooled(ws, tmp_path):
         supplementary.records_of(part, "folds")
 
 
-def test_distractor_runs_are_found_again_but_not_those_of_other_runs(ws, study, monkeypatch, capsys):
+def test_distractor_runs_are_found_again_but_not_those_of_others(ws, study, monkeypatch, capsys):
     lab = Experiment(ws, "cpu")
     people = lab.dataset.manifest.query("split == 'train'").reset_index(drop=True)
     others = Dataset("others", elsewhere(lab), people.assign(id="others " + people["id"]))

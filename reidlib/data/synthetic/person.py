@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from reidlib.data.synthetic.spec import PKU_LIKE, SyntheticSpec
+from reidlib.data.synthetic.spec import SyntheticSpec
 
 RGB = tuple[int, int, int]
 
@@ -69,7 +69,7 @@ PATTERNS = {
 }
 
 
-def make_appearance(person: int, spec: SyntheticSpec = PKU_LIKE) -> Appearance:
+def make_appearance(person: int, spec: SyntheticSpec) -> Appearance:
     """The person with this number (from 1). Every outfit is worn equally often."""
     rng = np.random.default_rng((spec.seed, person))
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from reidlib.data.synthetic import person
 from reidlib.data.synthetic.person import RGB, Appearance, View
-from reidlib.data.synthetic.spec import PKU_LIKE, SyntheticSpec
+from reidlib.data.synthetic.spec import SyntheticSpec
 
 WIDTH, HEIGHT, SUPERSAMPLE = 48, 128, 2  # pixels; drawn larger by SUPERSAMPLE for smooth edges
 
@@ -68,7 +68,7 @@ def expose(picture: Image.Image, camera: Camera, rng: np.random.Generator,
 
 
 def draw_person(appearance: Appearance, camera: int, orientation: int, rng: np.random.Generator,
-                spec: SyntheticSpec = PKU_LIKE) -> Image.Image:
+                spec: SyntheticSpec) -> Image.Image:
     """One 48x128 RGB picture.
 
     camera: 1 or 2. orientation: from 1 (faces the right edge) in equal steps by way of the back

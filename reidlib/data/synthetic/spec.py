@@ -35,6 +35,3 @@ class SyntheticSpec:
             raise ValueError(f"outfits (1 to {N_OUTFITS}), contrast or seed is off: {self}")
         if not 0 <= self.n_query_copies <= self.n_query:
             raise ValueError(f"n_query_copies must be 0 to n_query: {self}")
-
-
-PKU_LIKE = SyntheticSpec()
