@@ -1,59 +1,19 @@
-from dataclasses import asdict, replace
+"""A run is one frozen configuration: its defaults, its fingerprint, the values it refuses."""
+
+from dataclasses import FrozenInstanceError, asdict, replace
+from math import inf, nan
 
 import pytest
+import yaml
 
-from reidlib.experiments.config import TrainConfig
-from reidlib.experiments.presets import PRESETS, RESULT_ROWS, SAME_RATE, SINGLE_IDEAS, make_config
-from reidlib.experiments.study import load_study
-from reidlib.utils.paths import PARAMS
+from reidlib.experiments.config import TrainConfig, todays_names
+from reidlib.experiments.presets import make_config
+from reidlib.experiments.records import read_run
+from reidlib.experiments.study import read_study
+from reidlib.utils.paths import ROOT, Workspace
 
-STUDIES = sorted(path.stem for path in PARAMS.glob("*.yaml"))
-
-
-def write_study(folder, text):
-    (folder / "mine.yaml").write_text(text)
-    return folder
-
-
-def test_baseline_is_the_papers():
-    config = make_config("baseline")
-    assert config == TrainConfig() and config.global_weight == 8 and config.schedule == "blockwise"
-    assert (config.epochs, config.batch_size) == (30, 32)
-    assert (config.lr, config.weight_decay) == (3e-4, 5e-4)
-
-
-def test_presets_are_differences_on_top_of_the_study():
-    config = make_config("improved", 3, {"epochs": 7, "lr": 0.1})
-    assert (config.epochs, config.lr, config.y_pooling, config.run_id) == (7, 0.1, True,
-                                                                          "improved-s3")
-    assert make_config("untrained", 0, {"epochs": 7}).epochs == 0
-
-
-def test_every_results_row_has_its_preset():
-    assert {v.preset for v in (*RESULT_ROWS, *SINGLE_IDEAS, *SAME_RATE)} == set(PRESETS)
-    for variant in SAME_RATE:
-        name = variant.preset.removesuffix("-1e-4")
-        assert PRESETS[variant.preset] == {**PRESETS[name],
-                                           "backbone_lr": PRESETS["best"]["backbone_lr"]}
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_study_loads(name):
-    study = load_study(name)
-    assert study.name == name and study.config("baseline", 0).epochs > 0
-
-
-def test_epochs_and_seeds_replace_the_files():
-    study = load_study("pku-reid", epochs=5, seeds=[4])
-    assert study.seeds == (4,) and study.config("baseline", 4).epochs == 5
-    assert study.config("baseline", 4).backbone_lr == load_study("pku-reid").train["backbone_lr"]
-
-
-def test_fingerprint_follows_configuration_and_data():
-    config = TrainConfig()
-    prints = {config.fingerprint("a"), config.fingerprint("b"), replace(config, seed=1)
-              .fingerprint("a"), replace(config, backbone_args={"depth": 3}).fingerprint("a")}
-    assert len(prints) == 4 and config.fingerprint("a") == TrainConfig().fingerprint("a")
+TRACKED = sorted(path.parent.relative_to(ROOT / "reports").as_posix()
+                 for path in (ROOT / "reports").glob("**/study.json"))
 
 
 def test_defaults_stay_for_they_are_part_of_every_old_fingerprint():
@@ -61,7 +21,7 @@ def test_defaults_stay_for_they_are_part_of_every_old_fingerprint():
     assert asdict(TrainConfig()) == {
         "preset": "baseline", "seed": 0,
         "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "backbone_args": {},
-        "pretrained": True, "image_size": 224, "y_pooling": False, "global_weight": 8.0,
+        "pretrained": True, "image_size": 224, "y_pooling": False, "local_weight": 8.0,
         "feature": "mixed", "am_margin": None, "am_scale": 30.0, "triplet_margin": None,
         "epochs": 30, "batch_size": 32, "images_per_identity": None, "lr": 3e-4,
         "backbone_lr": 3e-4, "weight_decay": 5e-4, "schedule": "blockwise", "release_every": 2,
@@ -70,97 +30,114 @@ def test_defaults_stay_for_they_are_part_of_every_old_fingerprint():
         "precision": "fp32", "accumulate": 1, "compiled": False, "deterministic": False}
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"feature": "globl"}, "unknown feature 'globl'"),
-    ({"schedule": "step"}, "unknown schedule 'step'; known: blockwise, end-to-end"),
-    ({"epochs": -1}, "epochs is -1"),
-    ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
-    ({"batch_size": 1}, "batch normalisation needs 2 or more"),
-    ({"global_weight": -1.0}, "global_weight is -1.0; it must be 0 or more"),
-    ({"triplet_margin": 0.3}, "images_per_identity is None.*2 or more"),
-    ({"images_per_identity": 5}, "batch_size 32 is not a multiple"),
-    ({"precision": "fp8"}, "unknown precision 'fp8'; known: fp32, bf16"),
-    ({"ema_decay": 1.5}, "ema_decay is 1.5; it must be from 0 to below 1"),
-    ({"ema_decay": 1.0}, "ema_decay is 1.0; it must be from 0 to below 1"),
-    ({"label_smoothing": -0.1}, "label_smoothing is -0.1; it must be between 0 and 1"),
-    ({"clip_norm": 0.0}, "clip_norm is 0.0; it must be above 0, or nothing"),
-    ({"layer_decay": 0.0}, "layer_decay is 0.0; it must be above 0"),
-    ({"validation_ids": 1}, "validation_ids is 1; a score needs 2 or more identities"),
-    ({"warmup_epochs": 2.0}, "schedule is blockwise, which sets the learning rates itself"),
-    ({"warmup_epochs": 31.0, "schedule": "end-to-end"}, "between 0 and epochs, 30"),
-    ({"accumulate": 3}, "accumulate is 3: batch_size 32 cannot be worked off in so many equal"),
-    ({"accumulate": 8, "images_per_identity": 4}, "equal parts of 8 or more"),
-])
-def test_values_that_cannot_be_run_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        replace(TrainConfig(), **changes)
+def test_a_configuration_is_frozen_and_a_changed_copy_is_checked():
+    config = TrainConfig()
+    with pytest.raises(FrozenInstanceError):
+        config.lr = 1.0
+    assert replace(config, lr=1).lr == 1.0 and config.lr == 3e-4
+    with pytest.raises(ValueError, match="lr"):
+        replace(config, lr=-1)
+
+
+def test_fingerprint_follows_configuration_and_data():
+    config = TrainConfig()
+    prints = {config.fingerprint("a"), config.fingerprint("b"), replace(config, seed=1)
+              .fingerprint("a"), replace(config, backbone_args={"depth": 3}).fingerprint("a"),
+              replace(config, local_weight=9.0).fingerprint("a")}
+    assert len(prints) == 5 and config.fingerprint("a") == TrainConfig().fingerprint("a")
+
+
+@pytest.mark.parametrize("study", TRACKED)
+def test_fingerprints_of_tracked_runs_are_what_they_were(study):
+    """From the record's configuration, and from the study's; some have the former names."""
+    workspace = Workspace(study)
+    config_of, folders = read_study(workspace).config, sorted(workspace.runs.glob("*/"))
+    assert folders
+    for record in map(read_run, folders):
+        checksum, expected = record["data"]["checksum"], record["fingerprint"]
+        assert TrainConfig(**record["config"]).fingerprint(checksum) == expected
+        assert config_of(record["preset"], record["seed"]).fingerprint(checksum) == expected
+
+
+def test_the_former_name_of_a_parameter_is_still_read():
+    assert todays_names({"global_weight": 2.0, "lr": 1.0}) == {"local_weight": 2.0, "lr": 1.0}
+    config = make_config("baseline", overrides={"global_weight": 2.0})
+    assert config == make_config("baseline", overrides={"local_weight": 2.0})
+    assert config.local_weight == 2.0 != TrainConfig().local_weight
+    candidate = make_config("mine", candidates={"mine": {"global_weight": 2.0}})
+    assert candidate.local_weight == 2.0
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"epochs": "many"}, "epochs is 'many'; expected int"),
-    ({"epochs": 1.5}, "epochs is 1.5; expected int"),
-    ({"pretrained": "no"}, "pretrained is 'no'; expected bool"),
-    ({"lr": "fast"}, "lr is 'fast'; expected float"),
-    ({"seed": 5}, "unknown training parameter 'seed'"),
-    ({"am_margin": 0.2}, "am_margin is what the presets differ in"),
+    ("feature: globl", "feature is 'globl'; expected 'mixed', 'local' or 'neck'"),
+    ("schedule: step", "schedule is 'step'; expected 'blockwise' or 'end-to-end'"),
+    ("precision: fp8", "precision is 'fp8'; expected 'fp32' or 'bf16'"),
+    ("epochs: -1", "epochs is -1; expected 0 or more"),
+    ("epochs: many", "epochs is 'many'; expected a whole number"),
+    ("epochs: 1.5", "epochs is 1.5; expected a whole number"),
+    ("epochs: true", "epochs is True; expected a whole number"),
+    ("lr: 0.0", "lr is 0.0; expected a number above 0"),
+    ("lr: fast", "lr is 'fast'; expected a number"),
+    ("lr: true", "lr is True; expected a number"),
+    ("lr: .nan", "lr is nan; expected a finite number"),
+    ("lr_decay: -1", "lr_decay is -1; expected a number above 0"),
+    ("lr_decay: .nan", "lr_decay is nan; expected a finite number"),
+    ("lr_decay: .inf", "lr_decay is inf; expected a finite number"),
+    ("lr_decay: 1.5", "lr_decay is 1.5; expected 1 or less"),
+    ("layer_decay: 0.0", "layer_decay is 0.0; expected a number above 0"),
+    ("layer_decay: 5", "layer_decay is 5; expected 1 or less"),
+    ("pretrained: 'no'", "pretrained is 'no'; expected true or false"),
+    ("compiled: 1", "compiled is 1; expected true or false"),
+    ("backbone: 3", "backbone is 3; expected text"),
+    ("backbone_args: [1]", "backbone_args is [1]; expected `key: value` lines"),
+    ("image_size: 4096", "image_size is 4096; expected 2048 or less"),
+    ("batch_size: 1", "batch_size is 1; expected 2 or more"),
+    ("local_weight: -1.0", "local_weight is -1.0; expected 0 or more"),
+    ("ema_decay: 1.5", "ema_decay is 1.5; expected a number below 1"),
+    ("ema_decay: 1.0", "ema_decay is 1.0; expected a number below 1"),
+    ("label_smoothing: -0.1", "label_smoothing is -0.1; expected 0 or more"),
+    ("label_smoothing: 1.1", "label_smoothing is 1.1; expected 1 or less"),
+    ("clip_norm: 0.0", "clip_norm is 0.0; expected a number above 0"),
+    ("am_margin: .inf", "am_margin is inf; expected a finite number"),
+    ("images_per_identity: 0", "images_per_identity is 0; expected 1 or more"),
+    ("validation_ids: 1", "validation_ids is 1; a score needs 2 or more identities, or 0 for no "
+                          "validation"),
+    ("triplet_margin: 0.3", "triplet_margin is 0.3 but images_per_identity is None: triplets need "
+                            "at least 2 images of an identity in a batch; set images_per_identity "
+                            "to 2 or more"),
+    ("images_per_identity: 5", "batch_size 32 is not a multiple of images_per_identity 5"),
+    ("warmup_epochs: 2", "warmup_epochs is 2.0 but schedule is blockwise, which sets the learning "
+                         "rates itself; use schedule: end-to-end"),
+    ("{warmup_epochs: 31, schedule: end-to-end}",
+     "warmup_epochs is 31.0; it must be between 0 and epochs, 30"),
+    ("accumulate: 3", "accumulate is 3: batch_size 32 cannot be split into so many equal parts of "
+                      "2 or more"),
+    ("{accumulate: 8, images_per_identity: 4}", "accumulate is 8: batch_size 32 cannot be split "
+                                                "into so many equal parts of 8 or more"),
+    ("{epochs: many, lr: -1}", "epochs is 'many'; expected a whole number; lr is -1; expected a "
+                               "number above 0"),
 ])
-def test_wrong_types_and_presets_own_keys_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        make_config("baseline", overrides=changes)
+def test_a_bad_value_is_named_with_what_was_expected(changes, message):
+    with pytest.raises(ValueError) as caught:
+        make_config("mine", candidates={"mine": yaml.safe_load(changes)})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("seed", [-1, 2 ** 32, True])
+def test_seeds_are_what_numpy_takes(seed):
+    with pytest.raises(ValueError, match=f"seed is {seed}; expected "):
+        make_config("baseline", seed)
+    assert make_config("baseline", 2 ** 32 - 1).seed == 2 ** 32 - 1
+
+
+@pytest.mark.parametrize("value", [nan, inf, -inf])
+def test_no_number_is_infinite(value):
+    for name, default in asdict(TrainConfig()).items():
+        if isinstance(default, float):
+            with pytest.raises(ValueError, match=f"{name} is {value}; expected a finite number"):
+                make_config("mine", candidates={"mine": {name: value}})
 
 
 def test_numbers_as_yaml_reads_them():
-    assert make_config("baseline", overrides={"lr": "3e-4", "am_scale": 15}).lr == 3e-4
-
-
-def test_unknown_names_say_what_is_known(tmp_path):
-    with pytest.raises(ValueError, match=r"unknown preset 'improve' \(did you mean 'improved'\?\)"):
-        make_config("improve")
-    with pytest.raises(ValueError, match=r"unknown training parameter 'epoch'.*'epochs'"):
-        make_config("baseline", overrides={"epoch": 3})
-    with pytest.raises(ValueError, match="unknown study 'pku'.*known: .*pku-reid"):
-        load_study("pku")
-    with pytest.raises(ValueError, match=r"unknown key in mine.yaml 'sedes' \(did you mean"):
-        load_study("mine", params=write_study(tmp_path, "dataset: pku-reid\nsedes: [1]"))
-
-
-@pytest.mark.parametrize("text, message", [
-    ("", "mine.yaml: expected `key: value` lines"),
-    ("seeds: [1]", "with at least `dataset: name`"),
-    ("dataset: [x", "mine.yaml is no YAML"),
-    ("dataset: x\ntrain: [1]", r"train is \[1\]; expected `key: value` lines"),
-    ("dataset: x\nchecksum: y", "unknown key in mine.yaml 'checksum'"),
-    ("dataset: x\nseeds: []", "expected different whole numbers"),
-    ("dataset: x\nperplexity: abc", "perplexity is 'abc'; expected a number"),
-    ("dataset: x\nseeds: [1, 1]", "expected different whole numbers"),
-    ("dataset: x\ntrain: {epochs: -2}", "epochs is -2"),
-    ("dataset: x\ntrain: {batch_size: 30}", "batch_size 30 is not a multiple"),
-])
-def test_a_study_file_is_checked_before_anything_runs(tmp_path, text, message):
-    with pytest.raises(ValueError, match=message):
-        load_study("mine", params=write_study(tmp_path, text))
-
-
-@pytest.mark.parametrize("line, message", [
-    ("folds: six", "mine.yaml: folds is 'six'; expected a whole number"),
-    ("fold: [0]", r"fold is \[0\]; expected a whole number"),
-    ("presets: baseline", "presets is 'baseline'; expected a list of presets"),
-    ("presets: [basline]", "unknown preset 'basline' .did you mean 'baseline'"),
-    ("people: everybody", "unknown people in mine.yaml 'everybody'; known: all, train"),
-    ("candidates: [a]", "candidates is .*expected `key: value` lines"),
-    ("candidates: {a: 3}", "candidate a is 3; expected a name that no preset has"),
-    ("candidates: {best: {}}", "candidate best is {}; expected a name that no preset has"),
-    ("candidates: {a: {epoch: 3}}", "unknown training parameter 'epoch' .did you mean 'epochs'")])
-def test_bad_keys_of_a_study_beside_another(tmp_path, line, message):
-    write_study(tmp_path, f"dataset: synthetic\n{line}\n")
-    with pytest.raises(ValueError, match=message):
-        load_study("mine", params=tmp_path)
-
-
-def test_candidates_are_presets_of_their_study(tmp_path):
-    write_study(tmp_path, "dataset: synthetic\ntrain: {epochs: 3, lr: 0.5}\n"
-                "candidates: {quick: {lr: 1e-4}}\n")
-    study = load_study("mine", params=tmp_path)
-    config = study.config("quick", 1)
-    assert (config.run_id, config.epochs, config.lr) == ("quick-s1", 3, 1e-4)
-    assert study.config("baseline", 1).lr == 0.5
+    config = make_config("baseline", overrides=yaml.safe_load("{lr: 3e-4, am_scale: 15}"))
+    assert config.lr == 3e-4 and config.am_scale == 15.0 and type(config.am_scale) is float

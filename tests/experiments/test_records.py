@@ -14,7 +14,7 @@ from reidlib.experiments.records import (
     read_tables,
     write_run,
 )
-from reidlib.experiments.study import load_study, read_study, write_study
+from reidlib.experiments.study import load_study
 from reidlib.report import tables
 from reidlib.utils import paths
 from reidlib.utils.paths import Workspace
@@ -34,16 +34,6 @@ def per_query(**columns):
     n = len(next(iter(columns.values())))
     names = [f"{i}.png" for i in range(n)]
     return pd.DataFrame({"path": names, "id": names, "cam": ["a"] * n, **columns})
-
-
-def test_study_round_trip(study, workspace):
-    write_study(study, workspace)
-    assert read_study(workspace) == study
-
-
-def test_a_study_that_was_never_prepared_names_its_notebook(workspace):
-    with pytest.raises(FileNotFoundError, match="run notebook 01_data for study 'smoke' first"):
-        read_study(workspace)
 
 
 def publish(study, workspace, preset="baseline", seed=0, **changes):
