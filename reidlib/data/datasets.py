@@ -49,6 +49,8 @@ def read_dataset(name: str, root: Path | str | None = None) -> Dataset:
     nothing but Market-1501's training folder, the result is called "market1501-dev" (see
     ``split_market1501_dev``). Raises ValueError or FileNotFoundError.
     """
+    if name == "market1501":
+        unpack_market1501(root or data_root() / name)
     exact, folder = locate(name, root)
     if name.endswith(".csv"):
         return Dataset(exact, folder, read_csv(folder / Path(name).name))
@@ -63,7 +65,7 @@ def locate(name: str, root: Path | str | None = None) -> tuple[str, Path]:
     """A data set's exact name, and the folder that the paths of its manifest start from.
 
     ``root`` is the folder of the data set (default: ``data_root() / name``), or for a CSV the one
-    that its path starts from (default: ``data_root()``). Zips of Market-1501 are unpacked.
+    that its path starts from (default: ``data_root()``).
     """
     if name.endswith(".csv"):
         path = Path(root or data_root(), name).resolve()
@@ -72,7 +74,8 @@ def locate(name: str, root: Path | str | None = None) -> tuple[str, Path]:
         raise ValueError(f"unknown data set {name!r}; choose one of pku-reid, market1501, "
                          "synthetic, or give the path of a file that ends in .csv")
     folder = Path(root or data_root() / name).resolve()
-    folder = market1501_folder(folder) if name == "market1501" else folder
+    if name == "market1501" and (folder / MARKET_TOP).is_dir():
+        folder = folder / MARKET_TOP
     return name + "-dev" * (name == "market1501" and _only_train(folder)), folder
 
 
@@ -83,7 +86,7 @@ def read_pku_reid(root: Path | str) -> pd.DataFrame:
 
 
 def read_market1501(root: Path | str) -> pd.DataFrame:
-    """Manifest of Market-1501's folders in ``root`` (``market1501_folder`` finds and unpacks them).
+    """Manifest of Market-1501's folders in ``root`` (``unpack_market1501`` unpacks them).
 
     Names are ``<id>_c<cam>s<sequence>_<frame>_<box>.jpg``; files that are no ``.jpg`` (Thumbs.db)
     are ignored. If ``bounding_box_train`` stands alone it is split as ``split_market1501_dev``
@@ -132,8 +135,8 @@ def check_counts(dataset: Dataset, known: dict[str, tuple[int, int]]) -> None:
                          f"or were added; get a complete copy (see data/README.md)\n{table}")
 
 
-def market1501_folder(root: Path | str) -> Path:
-    """The folder below ``root`` that holds Market-1501's folders; unpacks their zip files."""
+def unpack_market1501(root: Path | str) -> None:
+    """Unpack Market-1501's zip files in ``root``, where its folders are not there yet."""
     root = Path(root)
     if not any((root / folder).exists() for folder in [*MARKET1501.folders, MARKET_TOP]):
         _unpack_zip(root / f"{MARKET_TOP}.zip")
@@ -141,7 +144,6 @@ def market1501_folder(root: Path | str) -> Path:
     for folder in MARKET1501.folders:
         if not (root / folder).exists():
             _unpack_zip(root / f"{folder}.zip")
-    return root
 
 
 def _unpack_zip(archive: Path) -> None:
@@ -162,9 +164,9 @@ def _unpack_zip(archive: Path) -> None:
                 raise ValueError(f"{archive} holds no folder {name}; unpack it there by hand")
             Path(partial, name).rename(archive.with_suffix(""))
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"{archive} is no whole zip file ({error}); download it again") from error
+        raise ValueError(f"{archive} is no complete zip file ({error}); download it again") from error
     except OSError as error:
-        raise OSError(f"cannot unpack {archive} beside itself ({error}); put it into a "
+        raise OSError(f"cannot unpack {archive} in its folder ({error}); put it into a "
                       "folder that can be written and has room") from error
 
 

@@ -68,13 +68,13 @@ def check_manifest(listing: pd.DataFrame, root: Path | str) -> pd.DataFrame:
     _check_people(checked, root)
     images = inspect_images(root, paths)
     broken = images[images["problem"] != ""]
-    refuse(root, broken["path"] + " (" + broken["problem"] + ")", "files that are no whole image",
+    refuse(root, broken["path"] + " (" + broken["problem"] + ")", "not complete images",
             "get them again or, of your own data, leave them out; formats that are read: "
             f"{', '.join(IMAGE_FORMATS)}")
     if "sha256" in listing:
         changed = listing["sha256"].to_numpy() != images["sha256"].to_numpy()
         refuse(root, checked.loc[changed, "path"], "files changed since the manifest was written",
-                "write the manifest anew (notebooks/01_data.ipynb)")
+                "write the manifest again (notebooks/01_data.ipynb)")
     found = {column: images[column].to_numpy() for column in ["sha256", "width", "height"]}
     order = {split: i for i, split in enumerate(SPLITS)}
     return (checked.assign(**found, order=checked["split"].map(order))

@@ -33,7 +33,7 @@ from reidlib.utils.text import to_markdown
 COLUMNS = ["name", "size", "seconds", "ratio_to_floor", "peak_mb", "threads", "versions"]
 REPORTS = ROOT / "reports" / "bench"
 NOISE = 2.4       # a person's features: a centre plus noise of this size, then of length 1
-STRANGERS = 6     # one of so many gallery images shows a person of no query
+OTHERS = 6     # one of so many gallery images shows a person of no query
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -103,12 +103,12 @@ def floor_at(size: Size) -> Candidate:
 
 
 def make_pair(size: Size, seed: int = 0) -> tuple[Embeddings, Embeddings]:
-    """Seeded query and gallery: float32 features of people under cameras, and of strangers."""
+    """Seeded query and gallery: float32 features of people under cameras, and of other people."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((size.people, size.dim), np.float32)
     query_ids = rng.integers(0, size.people, size.query)
     gallery_ids = rng.integers(0, size.people, size.gallery)
-    gallery_ids[rng.random(size.gallery) < 1 / STRANGERS] = -1
+    gallery_ids[rng.random(size.gallery) < 1 / OTHERS] = -1
     return (_embed(rng, "query", query_ids, centres, size),
             _embed(rng, "gallery", gallery_ids, centres, size))
 

@@ -58,26 +58,28 @@ def test_official_market_folders(market):
     assert gallery["id"].tolist() == ["-1", "0000", "0001"]
     assert gallery["cam"].tolist() == ["c3", "c1", "c2"]
     counts = manifest.Dataset("market1501", market, found).counts()
-    assert counts.loc["gallery"].tolist() == [2, 3]       # junk is nobody, but an image
+    assert counts.loc["gallery"].tolist() == [2, 3]       # junk is no identity, but an image
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_market_zip_is_unpacked_beside_itself(market, tmp_path, whole):
+@pytest.mark.parametrize("one", [True, False])
+def test_market_zip_is_unpacked_into_its_folder(market, tmp_path, one):
     expected = datasets.read_market1501(market)
-    if whole:
+    if one:
         archive = zipped(market.rename(tmp_path / datasets.MARKET_TOP))
-        found = datasets.market1501_folder(tmp_path)
+        datasets.unpack_market1501(tmp_path)
+        _, found = datasets.locate("market1501", tmp_path)
         assert found == tmp_path / datasets.MARKET_TOP
     else:
         archive = zipped(market / "bounding_box_test")
-        found = datasets.market1501_folder(market)
+        datasets.unpack_market1501(market)
+        _, found = datasets.locate("market1501", market)
         assert found == market
     pd.testing.assert_frame_equal(datasets.read_market1501(found), expected)
     assert archive.exists() and not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("fill, message", [
-    (lambda path: path.write_bytes(b"no zip"), "no whole zip"),
+    (lambda path: path.write_bytes(b"no zip"), "no complete zip"),
     (lambda path: write_zip(path, "bounding_box_train/../../evil.jpg"), "leave the folder.*evil"),
     (lambda path: write_zip(path, "other/0002_c1s1_000451_03.jpg"), "no folder bounding_box_train"),
 ])
@@ -86,7 +88,7 @@ def test_bad_zip_leaves_nothing(tmp_path, fill, message):
     root.mkdir()
     fill(root / "bounding_box_train.zip")
     with pytest.raises(ValueError, match=message):
-        datasets.market1501_folder(root)
+        datasets.unpack_market1501(root)
     assert [p.name for p in tmp_path.rglob("*")] == ["market1501", "bounding_box_train.zip"]
 
 
@@ -99,7 +101,7 @@ def test_read_only_folder_is_not_written_to(market):
     zipped(market / "query")
     market.chmod(0o555)
     with pytest.raises(OSError, match="cannot unpack .*query.zip.*read-only"):
-        datasets.market1501_folder(market)
+        datasets.unpack_market1501(market)
     market.chmod(0o755)
     assert not (market / "query").exists()
 

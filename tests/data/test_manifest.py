@@ -57,7 +57,7 @@ def test_broken_images_are_named(own, tmp_path):
     (tmp_path / "a1.png").write_bytes(whole[:len(whole) // 2])
     (tmp_path / "b1.png").write_bytes(b"")
     (tmp_path / "q1.png").write_text("a letter")
-    with pytest.raises(ValueError, match=r"no whole image \(3\): a1.png \(.*truncated.*\), "
+    with pytest.raises(ValueError, match=r"not complete images \(3\): a1.png \(.*truncated.*\), "
                                          r"b1.png \(zero bytes\), q1.png \(not an image\)"):
         datasets.read_csv(own())
 
