@@ -7,6 +7,7 @@ import pytest
 
 from reidlib import cli
 from reidlib.experiments import batch, runner
+from reidlib.experiments.prepare import prepare_study
 from reidlib.experiments.records import read_tables
 from reidlib.experiments.study import load_study
 from reidlib.utils.paths import Workspace
@@ -60,7 +61,7 @@ def test_runs_go_side_by_side_and_again_forgets_the_finished(study, tmp_path, mo
 
 def test_a_study_in_folds_says_how_it_is_run(study, tmp_path, capsys):
     with pytest.raises(ValueError, match="has 2 folds.*reidlib study --study smoke-folds"):
-        study.prepare_study(study, Workspace("smoke-folds", tmp_path))
+        prepare_study(study, Workspace("smoke-folds", tmp_path))
     assert cli.main(["report", "--study", "pku-reid-folds", "--workspace", str(tmp_path)]) == 1
     assert "reidlib study --study pku-reid-folds" in capsys.readouterr().err
 

@@ -6,11 +6,11 @@ from math import inf, nan
 import pytest
 import yaml
 
-from reidlib.experiments.config import TrainConfig, todays_names
+from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import make_config
 from reidlib.experiments.records import read_run
 from reidlib.experiments.study import read_study
-from reidlib.utils.paths import ROOT, Workspace
+from reidlib.utils.paths import ROOT, Workspace, todays_names
 
 TRACKED = sorted(path.parent.relative_to(ROOT / "reports").as_posix()
                  for path in (ROOT / "reports").glob("**/study.json"))

@@ -1,0 +1,26 @@
+"""One small study with all its runs, made once for all tests of experiments."""
+
+from dataclasses import replace
+
+import pytest
+
+from reidlib.experiments.prepare import prepare_study
+from reidlib.experiments.runner import Experiment
+from reidlib.experiments.study import load_study
+from reidlib.utils.paths import Workspace
+
+
+@pytest.fixture(scope="session")
+def study():
+    smoke = load_study("smoke")
+    return replace(smoke, train={**smoke.train, "epochs": 2})
+
+
+@pytest.fixture(scope="session")
+def lab(study, tmp_path_factory):
+    """All runs of the smoke study, finished."""
+    workspace = Workspace("smoke", tmp_path_factory.mktemp("workspace"))
+    prepare_study(study, workspace)
+    lab = Experiment(workspace, "cpu")
+    lab.runs(study.all_presets)
+    return lab

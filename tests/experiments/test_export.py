@@ -1,0 +1,30 @@
+"""Trained models to take away, with a card that says where they come from."""
+
+import numpy as np
+
+from reidlib import cli
+from reidlib.evaluation.embeddings import embed
+from reidlib.experiments import export
+from reidlib.models import files
+
+
+def test_exported_weights_and_their_card(lab, capsys):
+    assert cli.main(["export", "--study", "smoke", "--device", "cpu",
+                         "--workspace", str(lab.workspace.root)]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "card beside it" in line]
+    folder = lab.workspace.artifacts / "weights"
+    assert len(said) == 3 and sorted(path.name for path in folder.iterdir()) == [
+        f"{name}.{kind}" for name in ("baseline", "best", "improved")
+        for kind in ("md", "safetensors")]
+    card, record = (folder / "improved.md").read_text(), lab.run("improved", 0)
+    score = next(s for s in record["scores"] if s["protocol"] == "standard")
+    assert f"| standard | none | {100 * score['mAP']:.1f} |" in card
+    assert "drawn by this project" in card and "from scratch" in card and "y_pooling | True" in card
+    query, _ = lab.embeddings("improved", 0)
+    model = files.load(folder / "improved.safetensors")
+    np.testing.assert_array_equal(embed(model, lab._images("query"))[0], query.emb)
+    pretrained = {**record["config"], "pretrained": True,
+                  "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k"}
+    card = export.card({**record, "config": pretrained,
+                         "data": {**record["data"], "name": "market1501-dev"}})
+    assert "timm weights, apache-2.0" in card and "Market-1501, for research" in card
