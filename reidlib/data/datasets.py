@@ -164,7 +164,7 @@ def _unpack_zip(archive: Path) -> None:
                 raise ValueError(f"{archive} holds no folder {name}; unpack it there by hand")
             Path(partial, name).rename(archive.with_suffix(""))
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"{archive} is no complete zip file ({error}); download it again") from error
+        raise ValueError(f"{archive} is a damaged zip file ({error}); download it again") from error
     except OSError as error:
         raise OSError(f"cannot unpack {archive} in its folder ({error}); put it into a "
                       "folder that can be written and has room") from error

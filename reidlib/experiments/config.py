@@ -10,8 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticKnownError
 
-# today's name -> the one in records, weights and parameter files of before
-FORMER_NAMES = {"local_weight": "global_weight"}
+from reidlib.utils.paths import RENAMED
 
 
 def _no_switch(value: Any) -> Any:
@@ -114,14 +113,8 @@ class TrainConfig:
         what was done before, leaves finished runs valid; a renamed one counts under its former
         name. A default itself is never changed.
         """
-        default = TrainConfig()
-        changed = {FORMER_NAMES.get(name, name): value for name, value in asdict(self).items()
+        default, former = TrainConfig(), {new: old for old, new in RENAMED.items()}
+        changed = {former.get(name, name): value for name, value in asdict(self).items()
                    if value != getattr(default, name)}
         text = json.dumps([changed, data_checksum], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with today's name for each key that has been renamed."""
-    names = {former: name for name, former in FORMER_NAMES.items()}
-    return {names.get(key, key): value for key, value in values.items()}

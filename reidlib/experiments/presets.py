@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reidlib.experiments.config import TrainConfig, todays_names
+from reidlib.experiments.config import TrainConfig
 from reidlib.utils.errors import check_choice, plain
+from reidlib.utils.paths import todays_names
 
 # The runs behind the paper's rows, as differences from its baseline. am_margin is the 0.35 of Wang
 # et al. (2018), triplet_margin the usual 0.3; the paper states neither.

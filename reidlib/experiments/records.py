@@ -9,13 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from reidlib.evaluation.metrics import VALUES
-from reidlib.experiments.config import todays_names
 from reidlib.experiments.presets import NOTEBOOKS, RESULT_ROWS, ResultRow
 from reidlib.experiments.study import Study
-from reidlib.utils.paths import Workspace, atomic_write, write_csv, write_json
+from reidlib.utils import paths
+from reidlib.utils.paths import Workspace, todays_names, write_csv, write_json
 
 RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
-FORMER_NAMES = {"strangers": "distractors"}  # in older records and tables
 SCORES = ["mAP", "mINP", "rank1", "rank5", "rank10"]
 
 
@@ -31,7 +30,7 @@ def publish_run(folder: Path, target: Path) -> None:
     """Copy a run's record and tables to where the report reads them."""
     (target / "run.json").unlink(missing_ok=True)
     for name in RUN_FILES:
-        with atomic_write(target / name) as partial:
+        with paths.atomic_write(target / name) as partial:
             shutil.copyfile(folder / name, partial)
 
 
@@ -50,10 +49,7 @@ def read_run(folder: Path) -> dict:
     """A run record; ValueError where the file is not one."""
     path = folder / "run.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        for former, name in FORMER_NAMES.items():
-            if former in record:
-                record[name] = record.pop(former)
+        record = todays_names(json.loads(path.read_text(encoding="utf-8")))
         if "config" in record:
             record["config"] = todays_names(record["config"])
         return {**record, "folder": folder, "run_id": record["run_id"]}
@@ -97,7 +93,7 @@ def read_tables(records: Sequence[dict], name: str) -> pd.DataFrame:
     text = {"path": str, "id": str, "cam": str}  # "001" and "NA" are identities
     tables = [pd.read_csv(r["folder"] / f"{name}.csv", dtype=text, keep_default_na=False,
                           na_values=dict.fromkeys(VALUES, ""))
-              .rename(columns=FORMER_NAMES)
+              .rename(columns=paths.RENAMED)
               .assign(run=r["run_id"], preset=r["preset"], seed=r["seed"]) for r in records]
     return pd.concat(tables, ignore_index=True)
 

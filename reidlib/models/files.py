@@ -10,9 +10,7 @@ from safetensors.torch import save_file
 
 from reidlib.models.backbone import build_backbone
 from reidlib.models.la_transformer import LATransformer
-from reidlib.utils.paths import atomic_write
-
-FORMER_NAMES = {"global_weight": "local_weight"}  # of arguments, in files that were saved before
+from reidlib.utils.paths import atomic_write, todays_names
 
 
 def save(model: LATransformer, path: Path, backbone: Mapping[str, Any],
@@ -43,8 +41,8 @@ def load(path: Path | str) -> LATransformer:
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no model of reidlib ({error or 'no description'}); "
                          "`make weights` and finished runs write such files") from error
-    head = {FORMER_NAMES.get(name, name): value for name, value in built["head"].items()}
-    model = LATransformer(build_backbone(pretrained=False, **built["backbone"]), **head)
+    model = LATransformer(build_backbone(pretrained=False, **built["backbone"]),
+                          **todays_names(built["head"]))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -101,7 +101,7 @@ def context(results: StudyResults) -> dict[str, Any]:
         "paper_schedule": f"{TrainConfig().epochs} epochs, a block every "
                           f"{TrainConfig().release_every}",
         "n_epochs": epochs(results.records), "costs": _costs(results),
-        "environment": environment(results), "tables": tables, "supplementary": supplementary,
+        **environment(results), "tables": tables, "supplementary": supplementary,
         "figure": lambda name, caption: _figure(results.workspace, name, caption),
     }
 
@@ -154,14 +154,12 @@ def _costs(results: StudyResults) -> pd.DataFrame:
                       for name, own in parts.items()])
 
 
-def environment(results: StudyResults) -> str:
-    """Versions, hardware and commit of all runs, each once."""
+def environment(results: StudyResults) -> dict[str, list[str]]:
+    """Devices, versions and commits of all runs, each once."""
     costs = [r["cost"] for r in (*results.all_records, *(results.distractors or []))]
     versions = {", ".join(f"{k} {v}" for k, v in sorted(c["versions"].items())) for c in costs}
-    commits = sorted({c["commit"] for c in costs})
-    devices = sorted({device_name({"cost": c}) for c in costs})
-    return (f"Hardware: {'; '.join(devices)}. Versions: {' / '.join(sorted(versions))}. "
-            f"Commit: {', '.join(commits)}.")
+    return {"devices": sorted({device_name({"cost": c}) for c in costs}),
+            "versions": sorted(versions), "commits": sorted({c["commit"] for c in costs})}
 
 
 def readme_blocks(root: Path) -> dict[Path, dict[str, str]]:

@@ -4,13 +4,16 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / "notebooks" / "params"  # one file a study
+# name in older records, tables, weights and parameter files -> today's
+RENAMED = {"global_weight": "local_weight", "strangers": "distractors"}
 
 
 def data_root() -> Path:
@@ -70,6 +73,11 @@ def write_csv(path: Path, table) -> Path:
 def csv_text(table) -> str:
     """A pandas table as CSV: full precision, one line ending everywhere."""
     return table.to_csv(index=False, lineterminator="\n")
+
+
+def todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with today's name for each key that has been renamed."""
+    return {RENAMED.get(key, key): value for key, value in values.items()}
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def test_market_zip_is_unpacked_into_its_folder(market, tmp_path, one):
 
 
 @pytest.mark.parametrize("fill, message", [
-    (lambda path: path.write_bytes(b"no zip"), "no complete zip"),
+    (lambda path: path.write_bytes(b"no zip"), "damaged zip"),
     (lambda path: write_zip(path, "bounding_box_train/../../evil.jpg"), "leave the folder.*evil"),
     (lambda path: write_zip(path, "other/0002_c1s1_000451_03.jpg"), "no folder bounding_box_train"),
 ])
