@@ -12,16 +12,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
 
 from reidlib.utils.console import log
-from reidlib.utils.errors import NotebookError
+from reidlib.utils.errors import NotebookError, check_choice
 from reidlib.utils.paths import PARAMS, ROOT, Workspace
 
 STOPPED_CODE = 130  # what a shell gives for Ctrl-C
 STOPPED = "stopped; finished runs and finished epochs are kept: the same command goes on from there"
 
-app = typer.Typer(name="reidlib", no_args_is_help=True, pretty_exceptions_enable=False,
-                  rich_markup_mode=None,
+
+class Commands(typer.core.TyperGroup):
+    """Ctrl-C has an exit code of its own in every version of typer."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(STOPPED_CODE) from None
+
+
+app = typer.Typer(name="reidlib", cls=Commands, no_args_is_help=True, rich_markup_mode=None,
+                  pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Person re-identification: train, score and report, under named protocols.")
 
@@ -138,6 +150,8 @@ def download(name: Annotated[str, typer.Argument(
     from reidlib.data.download import get_dataset
     from reidlib.experiments.study import load_study
 
+    if not name.endswith(".csv"):
+        check_choice("data set or study", name, ["pku-reid", "market1501", *study_names()])
     if name in study_names():  # what it runs on
         name = load_study(name).dataset
     if name == "synthetic":
@@ -156,7 +170,7 @@ def export(study: Study = "synthetic", device: Device = "auto", workspace: Folde
 
     load_study(study)
     for path in export_all(Workspace(study, workspace.resolve()), device):
-        log(f"{path} and its card beside it")
+        log(f"{path} and its card next to it")
 
 
 @app.command()

@@ -17,7 +17,7 @@ PKU_COMMIT = "854c7f2"
 PKU_CHECKSUM = "98a498c075aa451a50ccf9dea82dbd3eb190d753b304b2387b95632ce9d0e138"
 
 MARKET1501_HELP = """\
-Market-1501 cannot be fetched without asking: its authors give it out for research.
+Market-1501 cannot be downloaded without asking: its authors give it out for research.
   1. Search for the Market-1501 data set page of its authors (Zheng, Shen, Tian, Wang, Wang, Tian:
      "Scalable Person Re-identification: A Benchmark", ICCV 2015; Liang Zheng's project page).
   2. Put Market-1501-v15.09.15.zip, as it is or unpacked, into
@@ -26,10 +26,10 @@ Market-1501 cannot be fetched without asking: its authors give it out for resear
 """
 
 
-def fetch_pku_reid(root: Path | str, url: str = PKU_URL, commit: str = PKU_COMMIT,
+def download_pku_reid(root: Path | str, url: str = PKU_URL, commit: str = PKU_COMMIT,
                    checksum: str = PKU_CHECKSUM,
                    counts: dict[str, tuple[int, int]] = KNOWN["pku-reid"]) -> Dataset:
-    """Fetch the public copy of PKU-Reid's course split into ``root``, completely or not at all.
+    """Download the public copy of PKU-Reid's course split into ``root``, completely or not at all.
 
     A root that holds the data set already is verified and left as it is. Raises FileNotFoundError
     if there is no git, ConnectionError if the clone fails, ValueError if the commit or its folders
@@ -37,16 +37,16 @@ def fetch_pku_reid(root: Path | str, url: str = PKU_URL, commit: str = PKU_COMMI
     """
     root = Path(root).resolve()
     if root.is_dir() and any(root.iterdir()):
-        log(f"{root} exists; checking it (move it away to fetch it again)")
+        log(f"{root} exists; checking it (move it away to download it again)")
         return _verify(root, checksum, counts)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", suffix=".partial",
                                      dir=root.parent) as partial:
         log(f"cloning {url} (this can take some minutes)")
         data = _clone_data(url, commit, Path(partial, "clone"))
-        fetched = _verify(data, checksum, counts)
+        found = _verify(data, checksum, counts)
         data.rename(root)
-    return replace(fetched, root=root)
+    return replace(found, root=root)
 
 
 def _clone_data(url: str, commit: str, clone: Path) -> Path:
@@ -92,19 +92,19 @@ def _verify(root: Path, checksum: str, counts: dict[str, tuple[int, int]]) -> Da
 
 
 def get_dataset(name: str, root: Path | None = None, url: str | None = None) -> Dataset:
-    """A data set by name, or a user's own by the path of its CSV: fetched or found, and checked.
+    """A data set by name, or a user's own by the path of its CSV: downloaded or found, and checked.
 
     Args:
         root: its folder (default: ``REIDLIB_DATA/name``).
         url: another git copy of PKU-Reid's split.
 
     Raises:
-        FileNotFoundError: it is not there and cannot be fetched; the message says where to ask.
+        FileNotFoundError: it is not there and cannot be downloaded; the message says where to ask.
         ValueError: it is incomplete, or not what it should be.
     """
     folder = root or data_root() / name
     if name == "pku-reid":
-        return fetch_pku_reid(folder, url or PKU_URL)
+        return download_pku_reid(folder, url or PKU_URL)
     if name == "market1501":
         try:
             return read_dataset(name, folder)

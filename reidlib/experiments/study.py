@@ -82,7 +82,8 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     """
     path = params / f"{name}.yaml"
     if path.parent != params or not path.is_file():
-        known = ", ".join(sorted(p.stem for p in params.glob("*.yaml")))
+        known = ", ".join(sorted(p.stem for p in params.glob("*.yaml"))) or (
+            "none, because studies are in a clone of the repository and this is not one")
         raise ValueError(f"unknown study {name!r}: no {path.name} in {params}; known: {known}")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}

@@ -64,7 +64,7 @@ class LATransformer(nn.Module):
     and lambda ``local_weight``, as the public code computes it. The embedding concatenates the
     L2-normalised parts: these same mixtures (``feature="mixed"``), the plain local means
     (``"local"``, as the public test code does, so that lambda acts in training alone), or what the
-    classifiers make of the mixtures (``"neck"``: behind their batch normalisation, as Luo et al.
+    classifiers make of the mixtures (``"neck"``: after their batch normalisation, as Luo et al.
     2019, arXiv:1903.07071, compare features).
 
     Takes uint8 images of the backbone's own size and normalises them as its weights expect.

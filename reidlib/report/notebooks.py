@@ -77,7 +77,7 @@ def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: b
             forget_runs(workspace)
     write_html(workspace.reports / "executed" / NOTEBOOKS[-1].name,
                workspace.reports / "report.html")
-    log(f"report: {workspace.reports / 'report.html'} and report.md beside it")
+    log(f"report: {workspace.reports / 'report.html'} and report.md")
 
 
 def _advice(error: Exception, source: Path, workspace: Workspace) -> str:

@@ -1,7 +1,7 @@
 """Results -> pages: report.md, what the HTML report shows, the generated parts of the READMEs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,13 +168,17 @@ def readme_blocks(root: Path) -> dict[Path, dict[str, str]]:
         path = Workspace(study, root).reports / name
         return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
-    rules = tables.protocol_rules([asdict(protocol) for protocol in PROTOCOLS.values()])
     results = [read(study, "headline.md") for study in README_STUDIES]
     note = render(TEMPLATES / "headline_note.md.j2").strip()
     return {root / "README.md": {"results": read(README_STUDIES[0], "summary.md")},
             root / "reports" / "README.md": {
-                "protocols": to_markdown(rules),
+                "protocols": protocol_rules([*map(asdict, PROTOCOLS.values())]).strip(),
                 "results": "\n\n".join([*filter(None, results), note])}}
+
+
+def protocol_rules(protocols: Sequence[dict]) -> str:
+    """What each protocol counts, as a Markdown table."""
+    return render(TEMPLATES / "protocols.md.j2", protocols=protocols)
 
 
 def replace_block(text: str, name: str, body: str) -> str:
@@ -198,7 +202,8 @@ def current_readmes(root: Path) -> dict[Path, str]:
     return texts
 
 
-def update_readmes(root: Path) -> None:
-    """Write the generated parts of ``root``'s READMEs from its reports."""
-    for path, text in current_readmes(root).items():
-        write_text(path, text)
+def update_readmes(workspace: Workspace) -> None:
+    """Write the generated parts of the READMEs, if this study is one that they show."""
+    if workspace.study in README_STUDIES:
+        for path, text in current_readmes(workspace.root).items():
+            write_text(path, text)

@@ -121,10 +121,14 @@ def epochs(records: Sequence[dict]) -> int:
     return max(record["config"]["epochs"] for record in records)
 
 
+def in_epochs(records: Sequence[dict]) -> str:
+    return f"{epochs(records)} epoch" + "s" * (epochs(records) != 1)
+
+
 def schedule(records: Sequence[dict]) -> str:
     """How the runs were trained, in a few words."""
     config = records[-1]["config"]
-    words = f"{config['schedule']}, {epochs(records)} epochs"
+    words = f"{config['schedule']}, {in_epochs(records)}"
     if config["schedule"] == "blockwise":
         words += f", a block every {config['release_every']}"
     return words
@@ -144,7 +148,7 @@ def overview(results: StudyResults) -> pd.DataFrame:
             if len(own):
                 lines.append({"row": label, "measure": protocol, **interval(own)._asdict()})
     if results.folds is not None:
-        measure = f"cross-validation, {epochs(results.supplementary['folds'])} epochs"
+        measure = f"cross-validation, {in_epochs(results.supplementary['folds'])}"
         lines += [{"row": row, "measure": measure,
                    **interval(cut(results.folds, row, "standard-all"))._asdict()}
                   for row in results.folds["row"].unique()]

@@ -149,30 +149,6 @@ def every_protocol(queries: pd.DataFrame) -> pd.DataFrame:
     return wide[[name for name in PROTOCOLS if name in wide]].reset_index(names="model")
 
 
-def protocol_rules(protocols: Sequence[dict]) -> pd.DataFrame:
-    """What each protocol counts, one line a protocol."""
-    def mark(dropped: bool) -> str:
-        return "dropped" if dropped else "kept"
-
-    return pd.DataFrame([{
-        "protocol": p["name"],
-        "queries": "every test image" if p["every_image"] else "the data set's",
-        "same person, same camera": mark(p["drop_same_camera"]),
-        "junk": mark(p["drop_junk"]),
-        "copies of the query": ("with the camera" if p["drop_same_camera"]
-                                else mark(p["drop_copies"])),
-        "average precision": _average_precision(p), "source": p["source"]} for p in protocols])
-
-
-def _average_precision(protocol: dict) -> str:
-    if protocol["draws"]:
-        return (f"full ranking of one random image per identity and camera, mean of "
-                f"{protocol['draws']} draws")
-    if protocol["depth"]:
-        return f"{protocol['depth']} nearest, divided by the hits found"
-    return f"full ranking, {protocol['rule']} rule"
-
-
 def cost(records: Sequence[dict]) -> pd.DataFrame:
     """What each preset took: epochs, minutes of training a run, and on what."""
     rows = pd.DataFrame([{"preset": r["preset"], "epochs": r["config"]["epochs"],

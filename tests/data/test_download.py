@@ -52,24 +52,24 @@ def repository(tmp_path_factory):
 
 @pytest.fixture
 def from_repository(repository):
-    """What ``fetch_pku_reid`` needs to fetch from the local repository."""
+    """What ``download_pku_reid`` needs to download from the local repository."""
     folder, commit, checksum = repository
     return dict(url=folder.as_uri(), commit=commit, checksum=checksum, counts=COUNTS)
 
 
-def test_fetches_the_data_of_the_pinned_commit(tmp_path, from_repository):
+def test_downloads_the_data_of_the_pinned_commit(tmp_path, from_repository):
     root = tmp_path / "new" / "pku-reid"
-    dataset = download.fetch_pku_reid(root, **from_repository)
+    dataset = download.download_pku_reid(root, **from_repository)
     assert dataset.root == root and dataset.checksum == from_repository["checksum"]
     assert sorted(p.relative_to(root).as_posix() for p in root.rglob("*.png")) == sorted(FILES)
     assert [p.name for p in root.parent.iterdir()] == ["pku-reid"]
     assert sorted(p.name for p in root.iterdir()) == ["train", "val"]
 
 
-def test_second_fetch_only_checks(tmp_path, from_repository, capsys):
+def test_second_download_only_checks(tmp_path, from_repository, capsys):
     root = tmp_path / "pku-reid"
     draw_layout(root)
-    dataset = download.fetch_pku_reid(root, **from_repository | {"url": "/nowhere"})
+    dataset = download.download_pku_reid(root, **from_repository | {"url": "/nowhere"})
     assert dataset.checksum == from_repository["checksum"]
     assert "exists; checking it" in capsys.readouterr().out
 
@@ -84,7 +84,7 @@ def test_second_fetch_only_checks(tmp_path, from_repository, capsys):
 ])
 def test_failures_leave_nothing(tmp_path, from_repository, change, error, message):
     with pytest.raises(error, match=message):
-        download.fetch_pku_reid(tmp_path / "pku-reid", **from_repository | change)
+        download.download_pku_reid(tmp_path / "pku-reid", **from_repository | change)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,23 +93,23 @@ def test_existing_other_data_are_left_alone(tmp_path, from_repository):
     draw_layout(root)
     (root / FILES[0]).write_bytes((root / FILES[1]).read_bytes())
     with pytest.raises(ValueError, match="other names or content"):
-        download.fetch_pku_reid(root, **from_repository)
+        download.download_pku_reid(root, **from_repository)
     assert len(list(root.rglob("*.png"))) == len(FILES)
 
 
 def test_no_git(tmp_path, from_repository, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="git was not found"):
-        download.fetch_pku_reid(tmp_path / "pku-reid", **from_repository)
+        download.download_pku_reid(tmp_path / "pku-reid", **from_repository)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_inside_a_git_hook(tmp_path, from_repository, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "hook.git"))
-    assert download.fetch_pku_reid(tmp_path / "pku-reid", **from_repository).root.is_dir()
+    assert download.download_pku_reid(tmp_path / "pku-reid", **from_repository).root.is_dir()
 
 
-def test_command_line_fetches_from_another_address(tmp_path, repository, capsys):
+def test_command_line_downloads_from_another_address(tmp_path, repository, capsys):
     folder, *_ = repository
     root = tmp_path / "pku-reid"
     assert cli.main(["download", "pku-reid", "--url", str(folder), "--root", str(root)]) == 1
@@ -153,4 +153,4 @@ def test_own_csv_is_checked(tmp_path, capsys):
 
 def test_unknown_name(capsys):
     assert cli.main(["download", "duke"]) == 1
-    assert "unknown data set 'duke'" in capsys.readouterr().err
+    assert "unknown data set or study 'duke'" in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_the_papers_model_at_the_rate_of_best(found):
 def test_both_schedules_are_in_one_table(found):
     table = supplementary.schedules_table(found.tables["schedules"])
     assert table["schedule"].tolist() == [
-        "end-to-end, 1 epochs"] * 3 + ["blockwise, 1 epochs, a block every 1"] * 2
+        "end-to-end, 1 epoch"] * 3 + ["blockwise, 1 epoch, a block every 1"] * 2
     assert table["model"].tolist() == ["baseline", "improved", "best", "baseline", "improved"]
     record = next(r for r in found.supplementary["blockwise"] if r["preset"] == "improved")
     score = next(s for s in record["scores"] if s["protocol"] == "standard"
@@ -137,7 +137,7 @@ def test_selection_lists_every_candidate_best_first(found):
 
 def test_finalists_are_scored_on_all_training_people(found):
     text = pages(found)["How `best` was chosen"]
-    assert "3 people in 1 fold, models trained on 3 others; end-to-end training, 1 epochs" in text
+    assert "3 people in 1 fold, models trained on 3 others; end-to-end training, 1 epoch" in text
     assert "6 people in 2 folds, models trained on 3 others" in text
     tested = read_tables(found.supplementary["finalists"], "per_query")
     assert tested["id"].nunique() == 6
@@ -189,7 +189,7 @@ def test_scores_with_distractors_by_hand(make_embedded):
 def test_overview_has_every_protocol_and_cross_validation(found):
     table = found.tables["overview"]
     assert table["measure"].unique().tolist() == [
-        "lat-top10", "standard", "standard-all", "cross-validation, 1 epochs"]
+        "lat-top10", "standard", "standard-all", "cross-validation, 1 epoch"]
     assert set(table["row"]) == {"not fine-tuned", "baseline", "improved", "best"}
 
 
