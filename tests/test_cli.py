@@ -26,7 +26,7 @@ SLOW = ["torch", "papermill", "timm", "pandas", "matplotlib"]  # to import
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Wide enough for whole lines; what ``report`` sets is put back."""
+    """Wide enough for complete lines; what ``report`` sets is put back."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("REIDLIB_HEADLESS", "1")
 

@@ -1,1 +1,1 @@
-"""Time and memory of evaluation, re-ranking and search; `make bench` runs all three."""
+"""Time and memory of evaluation, re-ranking, training and embedding; `make bench` runs all four."""

@@ -19,7 +19,7 @@ from tests.benchmarks.measure import MARKET, TINY, Candidate, Size, floor_at, ma
 
 BATCH = 256  # queries that a peer is given at a time
 SAME = [name for name, rules in PROTOCOLS.items() if not rules.every_image]  # pairs measured here
-WHOLE = [name for name in SAME if PROTOCOLS[name].draws is None]
+FULL = [name for name in SAME if PROTOCOLS[name].draws is None]
 Score = Callable[[Embeddings, Embeddings], float]
 
 
@@ -98,7 +98,7 @@ def candidates(size: Size) -> list[Candidate]:
     return [
         floor_at(size),
         _reidlib("standard", size, "standard"),
-        _reidlib(f"all {len(WHOLE)} protocols of the whole gallery", size, *WHOLE),
+        _reidlib(f"all {len(FULL)} protocols of the whole gallery", size, *FULL),
         _reidlib(f"all {len(SAME)} protocols, single-shot too", size, *SAME),
         _peer("numpy argsort per query", size, argsort_map, "standard", ("numpy",)),
         _peer("torchmetrics RetrievalMAP", size, torchmetrics_map, "all-gallery",

@@ -233,7 +233,8 @@ def _embed(rng: np.random.Generator, name: str, ids: np.ndarray, centres: np.nda
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     paths = np.array([f"{name}-{i}" for i in range(len(ids))])
     cams = rng.integers(1, size.cameras + 1, len(ids)).astype(str)
-    return Embeddings(emb, emb, paths, np.where(ids < 0, "0000", (ids + 1).astype(str)), cams, paths)
+    names = np.where(ids < 0, "0000", (ids + 1).astype(str))
+    return Embeddings(emb, emb, paths, names, cams, paths)
 
 
 def _earlier(path: Path, candidate: Candidate) -> dict:

@@ -1,6 +1,6 @@
 """Training as it is usually written down: what reidlib's throughput is compared with.
 
-Pictures are decoded by Pillow in the workers of a DataLoader, every epoch anew; the parts have
+Pictures are decoded by Pillow in the workers of a DataLoader, again in every epoch; the parts have
 their own classifiers, one after the other, in full precision; a value is read off every step.
 """
 

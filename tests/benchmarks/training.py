@@ -1,8 +1,8 @@
 """One training step: reidlib and the usual code, next to the bare backbone's; its growth.
 
 Seconds are of one step of a batch, everything included: taking the batch out of the memory-mapped
-array, mirroring, heads, losses, gradient norm. `python -m tests.benchmarks.training --device cuda` fills
-the rows of the GPU.
+array, mirroring, heads, losses, gradient norm. `python -m tests.benchmarks.training --device cuda`
+fills the rows of the GPU.
 """
 
 import math

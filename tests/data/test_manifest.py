@@ -53,8 +53,8 @@ def test_link_out_of_the_folder(own, tmp_path):
 
 
 def test_broken_images_are_named(own, tmp_path):
-    whole = (tmp_path / "a1.png").read_bytes()
-    (tmp_path / "a1.png").write_bytes(whole[:len(whole) // 2])
+    full = (tmp_path / "a1.png").read_bytes()
+    (tmp_path / "a1.png").write_bytes(full[:len(full) // 2])
     (tmp_path / "b1.png").write_bytes(b"")
     (tmp_path / "q1.png").write_text("a letter")
     with pytest.raises(ValueError, match=r"not complete images \(3\): a1.png \(.*truncated.*\), "
@@ -64,8 +64,8 @@ def test_broken_images_are_named(own, tmp_path):
 
 def test_truncated_jpeg(tmp_path):
     draw(tmp_path / "a.jpg", size=(64, 128))
-    whole = (tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "a.jpg").write_bytes(whole[:-200])
+    full = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(full[:-200])
     found, = manifest.inspect_images(tmp_path, ["a.jpg"]).itertuples()
     assert "truncated" in found.problem and found.sha256 == ""
 

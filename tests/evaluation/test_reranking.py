@@ -82,10 +82,10 @@ def test_copies_of_an_image_go_by_index(seed, different, k1, k2):
 @pytest.mark.parametrize("seed", range(3))
 def test_blocks_do_not_show(seed, monkeypatch):
     query, gallery = clustered(seed, 11, 50)
-    whole = rerank(query, gallery, 8, 4)
+    full = rerank(query, gallery, 8, 4)
     for name in ("SEARCH_ROWS", "EXACT_ROWS", "PAIRS", "JACCARD_ROWS"):
         monkeypatch.setattr(reranking, name, 7)
-    np.testing.assert_allclose(rerank(query, gallery, 8, 4), whole, atol=1e-6)
+    np.testing.assert_allclose(rerank(query, gallery, 8, 4), full, atol=1e-6)
     assert np.array_equal(rerank(query, gallery, 8, 4), rerank(query, gallery, 8, 4))
 
 
@@ -128,7 +128,7 @@ def on_circle(degrees):
 
 
 def test_mutual_neighbours_mend_a_wrong_nearest():
-    """The stranger at 5 degrees is nearest, but has nearer friends than the query."""
+    """The other person at 5 degrees is nearest, but has nearer friends than the query."""
     query = on_circle([0])
     gallery = on_circle([5, 6, 7, 8, 9, -5.5, -7, -8.5, 90, 180, 200])
     hits = np.array([[False] * 5 + [True] * 3 + [False] * 3])

@@ -11,7 +11,7 @@ from reidlib.models import files
 def test_exported_weights_and_their_card(lab, capsys):
     assert cli.main(["export", "--study", "smoke", "--device", "cpu",
                          "--workspace", str(lab.workspace.root)]) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if "card beside it" in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if "card next to it" in line]
     folder = lab.workspace.artifacts / "weights"
     assert len(said) == 3 and sorted(path.name for path in folder.iterdir()) == [
         f"{name}.{kind}" for name in ("baseline", "best", "improved")

@@ -153,8 +153,8 @@ def test_a_foreign_checkpoint_is_refused_with_the_reason(saved, key, message):
                                     lambda b: b[:-200], lambda b: b[:5000] + b"x" + b[5001:]])
 def test_a_damaged_checkpoint_is_refused(saved, damage):
     state, path = saved
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole))
+    full = path.read_bytes()
+    path.write_bytes(damage(full))
     before = [p.clone() for p in state.model.parameters()]
     with pytest.raises(ValueError, match="checkpoint.pt is damaged .*; delete it"):
         state.load(path, KEY)

@@ -165,15 +165,15 @@ def test_the_best_epoch_by_validation_is_returned(start, ema_decay):
     TrainingOptions(validate=lambda model: -model.classifiers.reduce.abs().sum().item())])
 def test_a_continued_run_equals_an_uninterrupted_one(start, tmp_path, options):
     path, key = tmp_path / "checkpoint.pt", {"configuration": "a"}
-    whole = start()
-    history = fit(whole, 4, options)
+    uninterrupted = start()
+    history = fit(uninterrupted, 4, options)
     fit(start(), 2, options, checkpoint=path, key=key)
     continued = start()
     torch.manual_seed(99)
     resumed = fit(continued, 4, options, checkpoint=path, key=key)
     assert without_times(resumed) == without_times(history)
     assert all(torch.equal(v, continued[0].state_dict()[k])
-               for k, v in whole[0].state_dict().items())
+               for k, v in uninterrupted[0].state_dict().items())
 
 
 def test_bf16_is_autocast_and_what_comes_out_is_fp32(start):

@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from benchmarks import measure, plain, training
-from tests.benchmarks.search import scaling
 
 from reidlib.evaluation.reranking import rerank
 from reidlib.evaluation.scoring import evaluate
 from reidlib.utils.paths import ROOT
+from tests.benchmarks import measure, plain, training
 from tests.benchmarks.evaluation import candidates as evaluation_rows
 from tests.benchmarks.measure import (
     COLUMNS,
@@ -34,7 +33,6 @@ MODULES = {"evaluation": ["floor", "reidlib standard", "reidlib all 5 protocols"
                           "reidlib all 6 protocols", "numpy", "torchmetrics",
                           "pytorch-metric-learning"],
            "reranking": ["floor", "reidlib rerank", "floor", "reidlib rerank", "numpy"],
-           "search": ["floor", "reidlib nearest 50", "reidlib standard scores", "faiss"],
            "training": ["floor matrix", "floor bare", "reidlib training", "reidlib blockwise",
                         "reidlib deterministic", "reidlib compiled", "plain"],
            "embedding": ["floor", "reidlib embed", "plain"]}
@@ -45,7 +43,7 @@ def check(table, expected, printed):
     left_out = sum(line.startswith("left out") for line in printed.splitlines())
     names = [start for start in expected if table["name"].str.startswith(start).any()]
     assert len(names) == len(expected) - left_out == len(table)
-    assert set(expected) - set(names) <= {"torchmetrics", "pytorch-metric-learning", "faiss"}
+    assert set(expected) - set(names) <= {"torchmetrics", "pytorch-metric-learning"}
     floor = table["name"].str.startswith("floor")
     assert (table.loc[floor, "ratio_to_floor"] == 1).all()
     assert (table[["seconds", "ratio_to_floor", "threads"]] > 0).all(axis=None)
@@ -119,11 +117,10 @@ def test_growth_is_per_image_and_knows_the_machines_rate():
 
 
 def test_small_size_in_processes_of_their_own(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.search", "--size", "small",
+    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.reranking", "--size", "small",
                            "--reports", str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
                           check=True)
-    check(pd.read_csv(tmp_path / "search.csv"), MODULES["search"], done.stdout)
-    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+    check(pd.read_csv(tmp_path / "reranking.csv"), MODULES["reranking"], done.stdout)
 
 
 def test_features_are_neither_hopeless_nor_perfect():
@@ -184,13 +181,3 @@ def test_peak_memory_sees_what_was_freed_again(sampled, monkeypatch):
         time.sleep(0.2)
     del array
     assert 100 < peak.stop() < 300
-
-
-def test_the_figure_has_a_line_a_candidate():
-    rows = [("floor", 100), ("reidlib nearest 50", 100), ("floor", 1000),
-            ("reidlib nearest 50", 1000)]
-    table = pd.DataFrame([{"name": name, "size": f"20 x {n} x 8", "seconds": n / 1e3,
-                           "peak_mb": 1.0} for name, n in rows])
-    axes = scaling(table).axes
-    assert [ax.get_xscale() + ax.get_yscale() for ax in axes] == ["loglog"] * 2
-    assert all(len(ax.lines) == 2 and list(ax.lines[0].get_xdata()) == [100, 1000] for ax in axes)
