@@ -10,7 +10,7 @@ from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import make_config
 from reidlib.experiments.records import read_run
 from reidlib.experiments.study import read_study
-from reidlib.utils.paths import ROOT, Workspace, todays_names
+from reidlib.utils.paths import ROOT, Workspace
 
 TRACKED = sorted(path.parent.relative_to(ROOT / "reports").as_posix()
                  for path in (ROOT / "reports").glob("**/study.json"))
@@ -60,7 +60,6 @@ def test_fingerprints_of_tracked_runs_are_what_they_were(study):
 
 
 def test_the_former_name_of_a_parameter_is_still_read():
-    assert todays_names({"global_weight": 2.0, "lr": 1.0}) == {"local_weight": 2.0, "lr": 1.0}
     config = make_config("baseline", overrides={"global_weight": 2.0})
     assert config == make_config("baseline", overrides={"local_weight": 2.0})
     assert config.local_weight == 2.0 != TrainConfig().local_weight

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from reidlib.utils.paths import Workspace, atomic_write, data_root, write_text
+from reidlib.utils.paths import Workspace, atomic_write, data_root, todays_names, write_text
 
 
 def test_a_new_file_replaces_the_old_one_at_the_end(tmp_path):
@@ -53,6 +53,11 @@ def test_roots_follow_the_environment(monkeypatch, tmp_path):
     assert data_root() == tmp_path
     monkeypatch.setenv("REIDLIB_DATA", "")
     assert data_root().name == "data"
+
+
+def test_names_that_have_changed_are_read_as_todays():
+    assert todays_names({"global_weight": 2.0, "strangers": 3, "lr": 1.0}) == {
+        "local_weight": 2.0, "distractors": 3, "lr": 1.0}
 
 
 def test_workspace_keeps_people_below_figures(tmp_path):
