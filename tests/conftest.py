@@ -37,7 +37,7 @@ def make_images():
 
 @pytest.fixture
 def make_embedded():
-    """Embeddings images from 2-D directions (degrees): nearer angles are more similar."""
+    """Embeddings from 2-D directions (degrees): nearer angles are more similar."""
 
     def make(angles, ids, cams, sha256=None, mirrored=None):
         def unit(degrees):
@@ -46,8 +46,8 @@ def make_embedded():
 
         n = len(ids)
         return Embeddings(unit(angles), unit(angles if mirrored is None else mirrored),
-                        np.array([f"{i}.png" for i in range(n)], dtype=str),
-                        np.array(ids, dtype=str), np.array(cams, dtype=str),
-                        np.array(sha256 or [f"{id(ids)}-{i}" for i in range(n)], dtype=str))
+                          np.array([f"{i}.png" for i in range(n)], dtype=str),
+                          np.array(ids, dtype=str), np.array(cams, dtype=str),
+                          np.array(sha256 or [f"{id(ids)}-{i}" for i in range(n)], dtype=str))
 
     return make

@@ -180,7 +180,7 @@ def test_the_order_of_files_does_not_matter_even_with_ties(seed, shuffle):
     query, gallery = rounded(seed)
     rng = np.random.default_rng(shuffle)
     moved = rng.permutation(len(query.ids)), rng.permutation(len(gallery.ids))
-    for protocol in FULL:              # drawn galleries are drawn by position
+    for protocol in FULL:  # drawn galleries are drawn by position
         before = score(query, gallery, protocol)
         after = score(query.take(moved[0]), gallery.take(moved[1]), protocol)
         after = after.iloc[np.argsort(moved[0])].reset_index(drop=True)

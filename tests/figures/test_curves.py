@@ -131,7 +131,7 @@ def test_cmc_band_is_drawn_between_low_and_high(cmc):
     assert fig.axes[0].get_ylim()[0] <= 0.4
 
 
-def test_a_variant_has_one_colour_in_every_figure(history, scores, cmc):
+def test_a_row_has_one_colour_in_every_figure(history, scores, cmc):
     want = VARIANT_COLOURS["improved"]
     assert want == VARIANT_COLOURS["+ flipped query"]
     assert to_hex(learning_curves(history).axes[1].lines[0].get_color()) == want

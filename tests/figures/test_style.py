@@ -11,12 +11,12 @@ from reidlib.figures.curves import ablation_bars, protocol_gap
 from reidlib.figures.style import VARIANT_COLOURS, save_figure
 
 
-def test_unknown_variants_get_colours_of_their_own():
+def test_unknown_rows_get_colours_of_their_own():
     names = ["baseline", "larger backbone", "no flip"]
     assert len(set(style.row_colours(names).values())) == 3
     assert style.row_colours(names)["baseline"] == VARIANT_COLOURS["baseline"]
-    with pytest.raises(ValueError, match="variant 29"):
-        style.row_colours([f"variant {i}" for i in range(30)])
+    with pytest.raises(ValueError, match="row 29"):
+        style.row_colours([f"row {i}" for i in range(30)])
 
 
 def test_the_style_ends_with_the_figure(scores):
