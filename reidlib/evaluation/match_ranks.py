@@ -59,7 +59,7 @@ class Matches:
 
 def cosine(query: Embeddings, gallery: Embeddings, flip: str = "none", reranked: bool = False,
            device: torch.device | None = None) -> Similarity:
-    """Cosine similarity of a block of queries to the gallery; see ``retrieval.FLIPS``.
+    """Cosine similarity of a block of queries to the gallery; see ``embeddings.FLIPS``.
 
     ``reranked``: the negated distance after k-reciprocal re-ranking instead, for which the full
     (query, gallery) matrix is held; with fewer images than its k1, all of them are neighbours. On

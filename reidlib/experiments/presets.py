@@ -44,7 +44,7 @@ class ResultRow:
 
     label: str
     preset: str
-    flip: str  # "none" | "query" | "both", see retrieval.rank_gallery
+    flip: str  # "none" | "query" | "both", see evaluation.ranking
     reranked: bool = False
 
 CUMULATIVE = (  # the paper's rows, each on top of the one above, between nothing and re-ranking

@@ -31,7 +31,7 @@ def make_optimiser(model: nn.Module, lr: float, backbone_lr: float, weight_decay
 
 
 def _layers(backbone: nn.Module, lr: float, weight_decay: float, layer_decay: float) -> list[dict]:
-    from timm.optim import param_groups_layer_decay  # see reidlib.models
+    from timm.optim import param_groups_layer_decay  # see reidlib.models.backbone
 
     layers = param_groups_layer_decay(backbone, weight_decay, weight_decay_exclude_1d=False,
                                       layer_decay=layer_decay)
