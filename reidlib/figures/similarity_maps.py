@@ -59,7 +59,7 @@ def overlay(picture: UInt8[np.ndarray, "height width 3"], patches: Float[np.ndar
 
 def explained_row(model: LATransformer, ranking: Ranking, query: int, name: str, root: Path,
                   k: int = 5) -> RankedRow:
-    """``ranked_lists.ranked_row`` of the first ``k`` with each hit under its patches' contributions.
+    """``ranked_row`` of the first ``k`` with each hit under its patches' contributions.
 
     The 2 % of the row's patches that add most are yellow, those that add least dark; labels say
     the similarity and how much of it is not in the patches.
