@@ -68,6 +68,9 @@ def test_one_version_everywhere():
     assert newest == cited == PROJECT["version"]
 
 
+HOMES = importlib.metadata.packages_distributions()  # import name -> distributions; slow to ask
+
+
 def third_party(path):
     """Distributions that a module imports."""
     found = set()
@@ -77,8 +80,7 @@ def third_party(path):
         elif isinstance(node, ast.ImportFrom):
             found.add(node.module.partition(".")[0])
     found -= {*sys.stdlib_module_names, "reidlib"}
-    homes = importlib.metadata.packages_distributions()
-    return {canonicalize_name(homes[name][0]) for name in found}
+    return {canonicalize_name(HOMES[name][0]) for name in found}
 
 
 def names(requirements):

@@ -77,6 +77,10 @@ def test_training_and_embedding_small_with_the_gpus_rows_empty(module, tmp_path,
     def here(name, size, index):
         return subprocess.CompletedProcess([], 0, json.dumps(measure.measure(chosen[size][index])))
 
+    def no_compiler(*_):  # test_train compiles for real, which takes half a minute
+        raise RuntimeError("not here")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
     monkeypatch.setattr(measure, "_in_own_process", here)
     monkeypatch.setattr(sys, "argv", ["bench", "--size", "small", "--reports", str(tmp_path)])
     table, _ = measure.main(module, chosen, ("cpu", "cuda"))
