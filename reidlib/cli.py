@@ -151,7 +151,7 @@ def download(name: Annotated[str, typer.Argument(
     from reidlib.experiments.study import load_study
 
     if not name.endswith(".csv"):
-        check_choice("data set or study", name, ["pku-reid", "market1501", *study_names()])
+        check_choice("data set or study", name, sorted({"pku-reid", "market1501", *study_names()}))
     if name in study_names():  # what it runs on
         name = load_study(name).dataset
     if name == "synthetic":
