@@ -1,6 +1,6 @@
 """Person re-identification with LA-Transformer: a small library behind seven notebooks.
 
-Read it from the bottom to the top; each room imports from those before it only:
+Read it in this order; each room imports only from rooms earlier in the list:
 
 utils         where files live, seeds and versions, messages, several processes
 data          folders of images -> a checked manifest -> batches; drawn data; cross-validation

@@ -19,7 +19,8 @@ from reidlib.utils.errors import NotebookError, check_choice
 from reidlib.utils.paths import PARAMS, ROOT, Workspace
 
 STOPPED_CODE = 130  # what a shell gives for Ctrl-C
-STOPPED = "stopped; finished runs and finished epochs are kept: the same command goes on from there"
+STOPPED = ("stopped; finished runs and finished epochs are kept: the same command goes on from "
+           "there (without --again, which would forget them)")
 
 
 class Commands(typer.core.TyperGroup):
@@ -187,6 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         app(args=argv, prog_name="reidlib")
     except (ValueError, OSError, FloatingPointError, MemoryError, NotebookError) as error:
         return _fail(f"error: {str(error) or type(error).__name__}", 1)
+    except ImportError as error:
+        return _fail(f"error: {error}; pip install -e '.[notebooks]' brings what reports need", 1)
     except SystemExit as end:  # typer ends with it, whatever happened
         return _fail(STOPPED, STOPPED_CODE) if end.code == STOPPED_CODE else end.code
 

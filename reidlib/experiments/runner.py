@@ -150,10 +150,13 @@ class Experiment:
         """
         for config in (self.study.config(preset, seed) for preset in presets):
             folder = self._folder(config)
-            if (folder / "run.json").is_file() or not self._published(config):
+            wanted = not (folder / "run.json").is_file() and self._published(config)
+            wait_for_all()  # all have looked before one writes
+            if not wanted:
                 continue
             log(f"{config.run_id}: its record is here, its weights are not: trained again for them")
             self._train(config, folder)
+            wait_for_all()
             gap = _largest_gap(read_run(folder), read_run(self.workspace.runs / config.run_id))
             log(f"{config.run_id}: trained again, its mAP is within {percent(gap)} points of the "
                 "record's, which stays")

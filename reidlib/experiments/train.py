@@ -65,11 +65,6 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
                               warmup_epochs=config.warmup_epochs)
     options = TrainingOptions(schedule, config.accumulate, config.clip_norm, config.ema_decay,
                               validate)
-    sampler = build_sampler(labels, config.part_size, config.images_per_identity, config.seed,
-                            distributed.n_processes())
-    batches = Batches(images, labels, sampler, device, config.random_erasing,
-                      fill=tuple(model.mean.flatten().tolist()),
-                      rows=torch.from_numpy(np.flatnonzero(~held_out)), share=distributed.share)
     loss = ReidLoss(config.am_margin, config.am_scale, config.triplet_margin,
                     config.label_smoothing)
     with (distributed.accelerated(device, config.precision, tracker=tracker, name=config.run_id,
@@ -77,6 +72,11 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
                                   folder=checkpoint and checkpoint.parent) as accelerator,
           compiled(model) if config.compiled else nullcontext(),
           reproducibility.algorithms(config.deterministic)):
+        sampler = build_sampler(labels, config.part_size, config.images_per_identity, config.seed,
+                                distributed.n_processes())
+        batches = Batches(images, labels, sampler, device, config.random_erasing,
+                          fill=tuple(model.mean.flatten().tolist()),
+                          rows=torch.from_numpy(np.flatnonzero(~held_out)), share=distributed.share)
         history = fit(model, batches.epoch, loss, optimiser, config.epochs, options,
                       accelerator=accelerator, checkpoint=checkpoint, key=key, name=config.run_id)
     return model, history

@@ -4,7 +4,6 @@ Here are the facts; the words stand in the templates.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -97,8 +96,7 @@ def claims(records: Sequence[dict], changes: pd.DataFrame) -> list[dict[str, Any
     """
     scores, paper = by_row(score_table(records)), paper_scores()
     same_data = records[0]["data"]["name"]
-    published = {after.row: after.mAP - before.mAP for before, after in
-                 pairwise(paper.itertuples())}
+    published = paper.set_index("row")["mAP"]
     found = []
     for row in paper.itertuples():
         own = scores[scores["row"] == row.row]
@@ -110,8 +108,10 @@ def claims(records: Sequence[dict], changes: pd.DataFrame) -> list[dict[str, Any
         gaps = [ours["lat-top10"]["rank1"] - row.rank1, ours["lat-top10"]["mAP"] - row.mAP]
         level = ("reproduces" if all(abs(gap) <= weight for gap in gaps)
                  else "short" if min(gaps) < -weight else "above")
+        steps = list(changes[changes["row"] == row.row].itertuples())
+        above = steps[0].above if steps else None
+        gain = row.mAP - published[above] if above in published else None
         found.append({"row": row.row, "paper": row, "ours": ours, "weight": weight,
                       "level": level if row.dataset == same_data else None,
-                      "steps": list(changes[changes["row"] == row.row].itertuples()),
-                      "published": published.get(row.row)})
+                      "steps": steps, "published": gain})
     return found

@@ -5,7 +5,14 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from reidlib.evaluation.statistics import interval
-from reidlib.experiments.presets import COMPARED, CUMULATIVE, RESULT_ROWS, SAME_RATE, SINGLE_IDEAS
+from reidlib.experiments.presets import (
+    COMPARED,
+    CUMULATIVE,
+    NOTEBOOKS,
+    RESULT_ROWS,
+    SAME_RATE,
+    SINGLE_IDEAS,
+)
 from reidlib.experiments.records import collect_runs
 from reidlib.experiments.study import Study, read_study
 from reidlib.report import supplementary
@@ -17,6 +24,10 @@ KNOWN_PRESETS = tuple(dict.fromkeys(row.preset for row in (*RESULT_ROWS, *SINGLE
 
 def check_presets(study: Study) -> None:
     """ValueError if the study leaves out a preset that every report compares with."""
+    extra = [name for name in study.all_presets if name not in NOTEBOOKS]
+    if extra:
+        raise ValueError(f"study {study.name!r}: no notebook trains {', '.join(extra)}; train "
+                         f"without a report: reidlib study --study {study.name}")
     missing = [name for name in ("untrained", "baseline", "improved")
                if name not in study.all_presets]
     if missing:

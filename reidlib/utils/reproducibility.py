@@ -77,6 +77,8 @@ def pick_device(device: str = "auto") -> torch.device:
         picked = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:<n>") from error
+    if picked.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {device!r} is not supported; use auto, cpu, cuda or cuda:<n>")
     if picked.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} asked for, but torch {torch.__version__} sees no CUDA "
                          "device here; use DEVICE=cpu or DEVICE=auto")
