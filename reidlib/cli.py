@@ -148,17 +148,17 @@ def download(name: Annotated[str, typer.Argument(
                  help="folder of the data set", show_default="REIDLIB_DATA/NAME or data/NAME")
              ] = None) -> None:
     """Download a data set where that is allowed, or say where to ask for it; then check it."""
-    from reidlib.data.download import get_dataset
+    from reidlib.data.download import download_dataset
     from reidlib.experiments.study import load_study
 
     if not name.endswith(".csv"):
         check_choice("data set or study", name, sorted({"pku-reid", "market1501", *study_names()}))
     if name in study_names():  # what it runs on
         name = load_study(name).dataset
-    if name == "synthetic":
+    if name == "synthetic" and not url:
         log("synthetic is drawn when it is needed; there is nothing to download")
         return
-    dataset = get_dataset(name, root, url)
+    dataset = download_dataset(name, root, url)
     log(f"{dataset.name} in {dataset.root} is complete and readable\n{dataset.counts()}\n"
         f"checksum {dataset.checksum}")
 

@@ -31,7 +31,7 @@ def check_scorable(manifest: pd.DataFrame) -> None:
         raise ValueError(
             f"no query has a match from another camera (cameras found: {cams}), so the protocol "
             "`standard` would score nothing: give the gallery images of the query people from "
-            "another camera. evaluation.scoring.evaluate with protocols=('all-gallery', "
+            "another camera. reidlib.evaluation.scoring.evaluate with protocols=('all-gallery', "
             "'leak-free', 'lat-top10') does without")
 
 
@@ -50,7 +50,7 @@ def _sizes(manifest: pd.DataFrame, people: pd.DataFrame) -> list[tuple]:
         junk = images - int((people["split"] == split).sum())
         rows.append((f"{split} images", images, len(manifest),
                      f"The {split} split has {images} images of {ids} identities"
-                     + (f", and {junk} of them show nobody (junk)." if junk else ".")))
+                     + (f", and {junk} of them show no person (junk)." if junk else ".")))
     return rows
 
 

@@ -38,7 +38,7 @@ class IdentitySampler:
         return list(self._batches(np.random.default_rng((self.seed, epoch))))
 
     def _batches(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        groups = [(i, group) for i, own in enumerate(self.by_id) for group in self._deal(own, rng)]
+        groups = [(i, group) for i, own in enumerate(self.by_id) for group in self._split(own, rng)]
         waiting = [groups[i] for i in rng.permutation(len(groups))]
         while waiting:
             taken, later = {}, []
@@ -52,7 +52,7 @@ class IdentitySampler:
                 yield np.concatenate(list(taken.values())[:even])
             waiting = later
 
-    def _deal(self, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _split(self, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         missing = -len(own) % self.k
         extra = rng.choice(own, missing, replace=missing > len(own))
         return np.concatenate([rng.permutation(own), extra]).reshape(-1, self.k)
@@ -70,11 +70,6 @@ class ShuffleSampler:
                     .reshape(-1, self.batch_size))
 
 
-def everything(n_rows: int) -> slice:
-    """One process works on all rows of a batch."""
-    return slice(0, n_rows)
-
-
 @dataclass(frozen=True)
 class Batches:
     """Training batches on a device: sampled, mirrored with probability 1/2, perhaps erased in part.
@@ -88,7 +83,7 @@ class Batches:
             2020, arXiv:1708.04896).
         fill: colour of that rectangle, R, G, B from 0 to 255.
         rows: where in ``images`` the sampler's images are; None: it samples all of them.
-        share: number of rows of a batch -> those that this process works on.
+        share: number of rows of a batch -> those that this process works on (default: all).
     """
 
     images: UInt8[Tensor, "image 3 height width"]
@@ -98,14 +93,14 @@ class Batches:
     erasing: float = 0.0
     fill: tuple[float, float, float] = (127.5, 127.5, 127.5)
     rows: Int[Tensor, "sampled"] | None = None
-    share: Callable[[int], slice] = everything
+    share: Callable[[int], slice] = slice
 
     def epoch(self, epoch: int) -> "Epoch":
         return Epoch(self, epoch)
 
 
 class Epoch:
-    """One epoch of ``Batches``: pairs (this process's images, the whole batch's identities)."""
+    """One epoch of ``Batches``: pairs (this process's images, the complete batch's identities)."""
 
     def __init__(self, source: Batches, epoch: int):
         self.source, self.number = source, epoch

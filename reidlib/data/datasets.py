@@ -12,7 +12,7 @@ import pandas as pd
 
 from reidlib.data import manifest
 from reidlib.data.manifest import LISTING, SPLITS, Dataset, check_manifest
-from reidlib.utils.errors import refuse
+from reidlib.utils.errors import check_choice, refuse
 from reidlib.utils.paths import data_root
 
 MARKET_TOP = "Market-1501-v15.09.15"
@@ -32,6 +32,7 @@ class Layout(NamedTuple):
     glob: str
     name: str                # regular expression with the groups id and cam
     example: str             # the same for people
+
 
 PKU_REID = Layout(
     {"train": "train", "val/query": "query", "val/gallery": "gallery"}, "**/*",
@@ -70,9 +71,7 @@ def locate(name: str, root: Path | str | None = None) -> tuple[str, Path]:
     if name.endswith(".csv"):
         path = Path(root or data_root(), name).resolve()
         return path.stem, path.parent
-    if name not in ("pku-reid", "synthetic", "market1501"):
-        raise ValueError(f"unknown data set {name!r}; choose one of pku-reid, market1501, "
-                         "synthetic, or give the path of a file that ends in .csv")
+    check_choice("data set or .csv file", name, ("pku-reid", "market1501", "synthetic"))
     folder = Path(root or data_root() / name).resolve()
     if name == "market1501" and (folder / MARKET_TOP).is_dir():
         folder = folder / MARKET_TOP
@@ -88,8 +87,8 @@ def read_pku_reid(root: Path | str) -> pd.DataFrame:
 def read_market1501(root: Path | str) -> pd.DataFrame:
     """Manifest of Market-1501's folders in ``root`` (``unpack_market1501`` unpacks them).
 
-    Names are ``<id>_c<cam>s<sequence>_<frame>_<box>.jpg``; files that are no ``.jpg`` (Thumbs.db)
-    are ignored. If ``bounding_box_train`` stands alone it is split as ``split_market1501_dev``
+    Names are ``<id>_c<cam>s<sequence>_<frame>_<box>.jpg``; other files (Thumbs.db) are
+    ignored. If ``bounding_box_train`` stands alone it is split as ``split_market1501_dev``
     says. Errors: see ``check_manifest``.
     """
     root = Path(root)

@@ -91,17 +91,19 @@ def _verify(root: Path, checksum: str, counts: dict[str, tuple[int, int]]) -> Da
     return dataset
 
 
-def get_dataset(name: str, root: Path | None = None, url: str | None = None) -> Dataset:
+def download_dataset(name: str, root: Path | None = None, url: str | None = None) -> Dataset:
     """A data set by name, or a user's own by the path of its CSV: downloaded or found, and checked.
 
     Args:
         root: its folder (default: ``REIDLIB_DATA/name``).
-        url: another git copy of PKU-Reid's split.
+        url: another git copy of PKU-Reid's split; ValueError for another data set.
 
     Raises:
         FileNotFoundError: it is not there and cannot be downloaded; the message says where to ask.
         ValueError: it is incomplete, or not what it should be.
     """
+    if url and name != "pku-reid":
+        raise ValueError(f"--url is {url}, but {name} is not downloaded; leave --url out")
     folder = root or data_root() / name
     if name == "pku-reid":
         return download_pku_reid(folder, url or PKU_URL)

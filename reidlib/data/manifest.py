@@ -20,7 +20,6 @@ from PIL import Image
 
 from reidlib.utils.console import progress_bar
 from reidlib.utils.errors import refuse
-from reidlib.utils.paths import write_csv
 
 JUNK_ID = "-1"  # Market-1501: boxes that show no person well. Its "0000" are ordinary people.
 SPLITS = ["train", "query", "gallery"]
@@ -90,13 +89,8 @@ def inspect_images(root: Path | str, paths: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "sha256", "width", "height", "problem"])
 
 
-def write_manifest(manifest: pd.DataFrame, path: Path | str) -> Path:
-    """Write a manifest as CSV, completely or not at all; returns the path."""
-    return write_csv(Path(path), manifest)
-
-
 def load_manifest(path: Path | str) -> pd.DataFrame:
-    """Read what ``write_manifest`` wrote, all labels as text. FileNotFoundError, ValueError."""
+    """Read a manifest that was written as CSV, all labels text. FileNotFoundError, ValueError."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no manifest at {path}; run notebooks/01_data.ipynb first")
     return read_text_table(Path(path), COLUMNS).astype({"width": int, "height": int})
@@ -112,7 +106,7 @@ def read_text_table(path: Path, columns: list[str]) -> pd.DataFrame:
             table = pd.read_csv(path, dtype=str, na_filter=False,
                                 index_col=False, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"{path} is no CSV in UTF-8: {error}") from error
+        raise ValueError(f"{path} is not a CSV in UTF-8: {error}") from error
     missing = [column for column in columns if column not in table]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; found "
@@ -129,7 +123,7 @@ def _check_labels(listing: pd.DataFrame, root: Path) -> None:
         empty = [f"row {row} ({path!r})" for row, (path, value)
                  in enumerate(zip(listing["path"], listing[column], strict=True), start=1)
                  if not isinstance(value, str) or not value.strip()]
-        refuse(root, empty, f"images with an empty {word} (or one that is no text)",
+        refuse(root, empty, f"images with an empty {word} (or one that is not text)",
                 f"write the {word} of each image in the column {column}")
     unknown = listing[~listing["split"].isin(SPLITS)]
     refuse(root, unknown["path"] + " (" + unknown["split"].astype(str) + ")",

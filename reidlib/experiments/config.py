@@ -6,31 +6,24 @@ from collections.abc import Mapping
 from dataclasses import asdict, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticKnownError
 
+from reidlib.utils.parameters import (
+    STRICT,
+    Count,
+    NotNegative,
+    Number,
+    Positive,
+    Seed,
+    Share,
+    Size,
+    Switch,
+)
 from reidlib.utils.paths import RENAMED
 
 
-def _no_switch(value: Any) -> Any:
-    """``true`` is no number, though Python takes it for 1."""
-    if isinstance(value, bool):
-        raise PydanticKnownError("float_type")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_no_switch)]  # YAML reads 3e-4 as text: that is fine
-Positive = Annotated[Number, Field(gt=0)]
-NotNegative = Annotated[Number, Field(ge=0)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-Count = Annotated[int, Field(strict=True, ge=0)]
-Size = Annotated[int, Field(strict=True, ge=1)]
-Switch = Annotated[bool, Field(strict=True)]
-Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # what NumPy takes
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+@dataclass(frozen=True, config=STRICT)
 class TrainConfig:
     """One training run. Defaults: the paper's baseline (Sec. 1.1) as its public code trains it."""
 

@@ -6,22 +6,19 @@ from pathlib import Path
 from reidlib.data.audit import check_scorable
 from reidlib.data.cross_validation import split_identities
 from reidlib.data.datasets import locate, read_dataset
-from reidlib.data.manifest import Dataset, load_manifest, write_manifest
+from reidlib.data.manifest import Dataset, load_manifest
 from reidlib.data.synthetic.dataset import write_dataset
-from reidlib.data.synthetic.spec import SyntheticSpec
+from reidlib.data.synthetic.spec import make_spec
 from reidlib.experiments.study import Study, load_study, read_study, write_study
 from reidlib.utils.console import log
-from reidlib.utils.errors import check_choice
-from reidlib.utils.paths import Workspace
+from reidlib.utils.paths import Workspace, write_csv
 
 
 def prepare_study(study: Study, workspace: Workspace) -> Dataset:
     """Read (or draw) and check the study's data; write its manifest, then fix the study."""
     root = _drawn(study, workspace)
     if root:
-        for key in study.synthetic:
-            check_choice("parameter of the drawings", key, [f.name for f in fields(SyntheticSpec)])
-        write_dataset(root, SyntheticSpec(**study.synthetic))
+        write_dataset(root, make_spec(study.synthetic))
     dataset = read_dataset(study.dataset, root)
     if study.folds and study.fold is None:
         raise ValueError(f"study {study.name!r} has {study.folds} folds, each of which is a study "
@@ -34,7 +31,7 @@ def prepare_study(study: Study, workspace: Workspace) -> Dataset:
     if not 0 < study.perplexity < n_gallery:
         raise ValueError(f"perplexity is {study.perplexity}; t-SNE of {n_gallery} gallery images "
                          "needs it above 0 and below their number")
-    write_manifest(dataset.manifest, workspace.reports / "manifest.csv")
+    write_csv(workspace.reports / "manifest.csv", dataset.manifest)
     write_study(replace(study, checksum=dataset.checksum), workspace)
     return dataset
 

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from reidlib.experiments.config import Count, Number, Seed, Switch, TrainConfig
+from reidlib.data.synthetic.spec import make_spec
+from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import PAPER_PRESETS, PRESETS, make_config
 from reidlib.utils.errors import check_choice, plain
+from reidlib.utils.parameters import STRICT, Count, Number, Seed, Switch
 from reidlib.utils.paths import PARAMS, Workspace, write_json
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+@dataclass(frozen=True, config=STRICT)
 class Study:
     """One data set with one parameter file ``notebooks/params/<name>.yaml``."""
 
@@ -57,6 +59,7 @@ class Study:
                              "more, numbered from 0")
         for preset in (*PRESETS, *self.candidates, *self.presets):
             self.config(preset, self.seeds[0])
+        make_spec(self.synthetic)
         return self
 
     @property

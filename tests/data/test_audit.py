@@ -42,7 +42,7 @@ def test_words_say_what_it_means(found):
         "1 of 3 query images is byte-identical to a gallery image: right at rank 1 whatever the "
         "model, unless the protocol drops the copies.")
     assert found.loc["gallery images", "words"] == (
-        "The gallery split has 3 images of 2 identities, and 1 of them show nobody (junk).")
+        "The gallery split has 3 images of 2 identities, and 1 of them show no person (junk).")
     assert found.loc["unequal image counts", "words"].startswith(
         "Training identities have 2 to 3 images (median 2)")
 

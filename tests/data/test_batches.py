@@ -59,7 +59,7 @@ def test_identities_with_too_few_images_repeat_their_own():
     ids = np.array([0, 1, 1, 2, 2, 2, 2, 2])
     for batch in IdentitySampler(ids, 3, 4).batches(0):
         assert set(Counter(ids[batch]).values()) == {4}
-    groups = IdentitySampler(ids, 3, 4)._deal(np.array([3, 4, 5, 6, 7]), np.random.default_rng(0))
+    groups = IdentitySampler(ids, 3, 4)._split(np.array([3, 4, 5, 6, 7]), np.random.default_rng(0))
     assert groups.shape == (2, 4) and set(groups.flat) == {3, 4, 5, 6, 7}
 
 

@@ -144,7 +144,7 @@ def test_own_csv(own, tmp_path):
 def test_missing_csv_and_unknown_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.csv does not exist.*path,id,cam,split"):
         datasets.read_dataset("none.csv", tmp_path)
-    with pytest.raises(ValueError, match="unknown data set 'duke'; choose one of pku-reid"):
+    with pytest.raises(ValueError, match="unknown data set or .csv file 'duke'; known: pku-reid"):
         datasets.read_dataset("duke")
 
 

@@ -151,6 +151,12 @@ def test_own_csv_is_checked(tmp_path, capsys):
     assert "train/003/01_1.png (zero bytes)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["synthetic", "market1501", "people.csv"])
+def test_an_address_is_refused_for_what_is_not_downloaded(name, capsys):
+    assert cli.main(["download", name, "--url", "there"]) == 1
+    assert f"--url is there, but {name} is not downloaded" in capsys.readouterr().err
+
+
 def test_unknown_name(capsys):
     assert cli.main(["download", "duke"]) == 1
     assert "unknown data set or study 'duke'" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from reidlib.data import datasets, manifest
+from reidlib.utils.paths import write_csv
 from tests.data.made_up import ROWS, draw
 
 
@@ -29,11 +30,11 @@ def test_bad_csv_rows(own, columns, error, message):
 
 @pytest.mark.parametrize("text, message", [
     ("path,id,split\na1.png,ann,train\n", "no column cam; found path, id, split; expected"),
-    ("", "people.csv is no CSV"),
-    ("path,id,cam,split\na1.png,ann,x,train,more\n", "people.csv is no CSV"),
+    ("", "people.csv is not a CSV"),
+    ("path,id,cam,split\na1.png,ann,x,train,more\n", "people.csv is not a CSV"),
     ("path,id,cam,split\na1.png,ann\n", "empty camera.*row 1"),
     ("path,id,cam,split\n", "0 training identities"),
-    ("path,id,cam,split\na1.png,J\xf6rg,x,train\n", "people.csv is no CSV in UTF-8"),
+    ("path,id,cam,split\na1.png,J\xf6rg,x,train\n", "people.csv is not a CSV in UTF-8"),
 ])
 def test_bad_csv_files(own, tmp_path, text, message):
     (tmp_path / "people.csv").write_bytes(text.encode("latin-1"))
@@ -80,7 +81,7 @@ def test_manifest_is_written_and_read_back_as_it_was(own, tmp_path):
     draw(tmp_path / "odd, name.png", 9)
     rows = [("odd, name.png", 'say "nan", or\nbye', "NA", "train"), *ROWS]
     read = datasets.read_csv(own(rows))
-    path = manifest.write_manifest(read, tmp_path / "out" / "manifest.csv")
+    path = write_csv(tmp_path / "out" / "manifest.csv", read)
     again = manifest.load_manifest(path)
     pd.testing.assert_frame_equal(again, read)
     pd.testing.assert_frame_equal(manifest.check_manifest(again, tmp_path), read)

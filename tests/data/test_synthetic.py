@@ -12,7 +12,7 @@ from reidlib.data.synthetic import dataset
 from reidlib.data.synthetic.dataset import choose_queries, write_dataset
 from reidlib.data.synthetic.person import OUTFITS, Cloth, make_appearance
 from reidlib.data.synthetic.scene import draw_person
-from reidlib.data.synthetic.spec import N_OUTFITS, SyntheticSpec
+from reidlib.data.synthetic.spec import N_OUTFITS, SyntheticSpec, make_spec
 
 SMALL = SyntheticSpec(train_ids=3, test_ids=2, orientations=4, n_query=6, n_query_copies=4)
 CLEAN = SyntheticSpec(noise=0.0, blur=0.0, occlusion=0.0, shift=0.0, brightness=0.0)
@@ -142,11 +142,13 @@ def test_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     assert len(calls) == 5 and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("wrong", [{"train_ids": 0}, {"test_ids": 990}, {"outfits": 0},
-                                   {"contrast": 1.5}, {"seed": -1}, {"n_query_copies": 29}])
-def test_impossible_spec_is_refused(wrong):
-    with pytest.raises(ValueError, match="{}={}".format(*next(iter(wrong.items())))):
-        SyntheticSpec(**wrong)
+@pytest.mark.parametrize(("key", "value", "expected"), [
+    ("train_ids", 0, "1 or more"), ("train_ids", "six", "a whole number"),
+    ("outfits", 9, "8 or less"), ("contrast", 1.5, "1 or less"), ("noise", "loud", "a number"),
+    ("seed", -1, "0 or more"), ("test_ids", 990, "999 people"), ("n_query_copies", 29, "28")])
+def test_impossible_spec_is_refused(key, value, expected):
+    with pytest.raises(ValueError, match=rf"{key} (is )?'?{value}'?; expected .*{expected}"):
+        make_spec({key: value})
 
 
 def test_too_many_queries_are_refused():

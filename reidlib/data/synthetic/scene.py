@@ -23,6 +23,7 @@ class Camera(NamedTuple):
     beside: RGB  # the ground on the other side of a slanting edge
     behind: RGB  # wall or hedge at the top
 
+
 CAMERAS = {1: Camera((1.18, 1.06, 0.74), 1.25, -0.7, 0.7, 15, 999, (104, 118, 66),
                      (134, 112, 82), (84, 80, 76)),
            2: Camera((0.80, 0.92, 1.22), 0.72, 0.6, 1.3, 5, 13, (134, 132, 132),
