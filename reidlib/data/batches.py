@@ -13,12 +13,11 @@ from torchvision.transforms import v2
 class IdentitySampler:
     """Batches of P identities x K images (Hermans et al. 2017), new ones every epoch.
 
-    Every image comes up once an epoch: an identity's images are shuffled and cut into groups of K,
-    no identity twice in a batch. An identity whose images do not fill its last group (or which has
-    fewer than K) fills it with others of its own images, repeated where it must. The last batches
-    of an epoch hold fewer identities where they do not come out even; one that would hold a single
-    identity has no negative and is left out. Several processes get complete groups, and what is too
-    much in these last batches is left out.
+    Each image is used once an epoch: an identity's images are shuffled and cut into groups of K,
+    and no identity is twice in a batch. A group that is not full is filled with other images of the
+    same identity, repeated if there are too few. The last batches of an epoch may hold fewer
+    identities; one with a single identity has no negative and is left out. Each process gets
+    complete groups; groups that cannot be shared evenly are left out.
     """
 
     def __init__(self, ids: Int[np.ndarray, "image"], n_identities: int, n_images: int,
@@ -59,7 +58,7 @@ class IdentitySampler:
 
 
 class ShuffleSampler:
-    """Plain batches: every image once an epoch, in a new order; an odd last batch is left out."""
+    """Plain batches: every image once an epoch, in a new order; an incomplete last batch is left out."""
 
     def __init__(self, n_images: int, batch_size: int, seed: int = 0):
         self.n_images, self.batch_size, self.seed = n_images, min(batch_size, n_images), seed
@@ -74,8 +73,8 @@ class ShuffleSampler:
 class Batches:
     """Training batches on a device: sampled, mirrored with probability 1/2, perhaps erased in part.
 
-    What happens to an image is drawn from (seed, epoch) and its place in the epoch, so that an
-    epoch is the same whichever epochs ran before it, in whatever number of processes.
+    How an image is changed is drawn from (seed, epoch) and its place in the epoch. So an epoch is
+    the same whatever ran before it, and in any number of processes.
 
     Args:
         images: all of them, in memory or memory-mapped; those of a batch go to ``device``.
