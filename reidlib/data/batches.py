@@ -58,7 +58,7 @@ class IdentitySampler:
 
 
 class ShuffleSampler:
-    """Plain batches: every image once an epoch, in a new order; an incomplete last batch is left out."""
+    """Plain batches: each image once an epoch, in a new order; one that is not full is left out."""
 
     def __init__(self, n_images: int, batch_size: int, seed: int = 0):
         self.n_images, self.batch_size, self.seed = n_images, min(batch_size, n_images), seed
