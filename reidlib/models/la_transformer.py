@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from reidlib.models.backbone import square_grid
+from reidlib.utils.errors import check_choice
 
 
 class ReidOutput(NamedTuple):
@@ -74,6 +75,7 @@ class LATransformer(nn.Module):
                  local_weight: float = 8.0, feature: str = "mixed", cosine: bool = False,
                  gather: Callable[[Tensor], Tensor] = lambda rows: rows):
         super().__init__()
+        check_choice("feature", feature, ("mixed", "local", "neck"))
         self.grid = square_grid(backbone)
         self.backbone = backbone
         self.y_pooling = y_pooling

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from reidlib.data.batches import IdentitySampler, ShuffleSampler
 from reidlib.training import optimisers
 from reidlib.utils.console import log
+from reidlib.utils.errors import check_choice
 
 
 def build_sampler(ids: Int[Tensor, "image"], batch_size: int, images_per_identity: int | None,
@@ -24,7 +25,8 @@ def build_sampler(ids: Int[Tensor, "image"], batch_size: int, images_per_identit
 def build_schedule(name: str, model: nn.Module, optimiser: torch.optim.Optimizer, epochs: int, *,
                    release_every: int = 2, lr_decay: float = 0.8,
                    warmup_epochs: float | None = None) -> optimisers.Schedule:
-    """``blockwise`` (the paper's); else ``end-to-end``: constant rates, or warm-up and cosine."""
+    """``blockwise`` (the paper's), or ``end-to-end``: constant rates, or warm-up and cosine."""
+    check_choice("schedule", name, ("blockwise", "end-to-end"))
     if name == "blockwise":
         return optimisers.blockwise(model, optimiser, release_every, lr_decay)
     if warmup_epochs is not None and epochs:
@@ -42,12 +44,11 @@ def compiled(model: nn.Module) -> Iterator[None]:
     except Exception as error:  # no compiler, no triton, an unknown device: each has its own class
         reason = str(error).partition("\n")[0] or type(error).__name__
         log(f"torch.compile does not work here ({reason}); going on without")
-        yield
-        return
-    # an operation that the compiler does not know runs as it is, too
-    with torch._dynamo.config.patch(suppress_errors=True):
+    else:
         model.compile()
         log("torch.compile: the first step takes a while")
+    # an operation that the compiler does not know runs as it is, too
+    with torch._dynamo.config.patch(suppress_errors=True):
         try:
             yield
         finally:

@@ -2,7 +2,8 @@
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,31 +50,43 @@ class TrainingState:
     def load(self, path: Path, key: Mapping[str, str]) -> None:
         """Go on from ``path``; ValueError where it is damaged or of another run."""
         state = read_checkpoint(path, key)
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        self.history, self.best = state["history"], state["best"]
+        with _damaged(path):
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            if self.average:
+                self.average.load_state_dict(state["average"])
+            self.history, self.best = list(state["history"]), state["best"]
+            set_random_state(state["random"])
         self.kept = len(self.history)
-        set_random_state(state["random"])
 
 
 def read_checkpoint(path: Path, key: Mapping[str, str]) -> dict:
     """The content of a checkpoint with this key (what it was made with, by name)."""
-    try:
+    with _damaged(path):
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # torch.load does not look at the checksums
         if broken:
             raise zipfile.BadZipFile(f"wrong checksum of {broken}")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["key"]
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError,
-            KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"checkpoint {path} is damaged ({reason}); delete it to start this run "
-                         "again") from error
+        found = dict(state["key"])
     for name, value in key.items():
         if found.get(name) != value:
             raise ValueError(f"checkpoint {path} belongs to another {name} ({found.get(name)}, "
                              f"this run's is {value}); delete it to start this run again")
     return state
+
+
+@contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    """Errors of reading a checkpoint as one that names it and says what to do."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:  # torch would advise to run what is in it
+        raise ValueError(f"checkpoint {path} is refused: it holds more than tensors and plain "
+                         "values, which could run code; delete it to start this run again"
+                         ) from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, LookupError, TypeError,
+            AttributeError, IsADirectoryError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"checkpoint {path} is damaged ({reason}); delete it to start this run "
+                         "again") from error

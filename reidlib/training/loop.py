@@ -10,11 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from reidlib.training.checkpoint import Row, TrainingState
 from reidlib.training.optimisers import Schedule, constant
-from reidlib.utils.console import is_interactive, log
+from reidlib.utils.console import epoch_bar, log
 from reidlib.utils.distributed import accelerated, all_agree, is_main, prepared, wait_for_all
 from reidlib.utils.paths import remove_leftovers
 from reidlib.utils.reproducibility import peak_memory_mb
@@ -68,18 +67,7 @@ def fit(model: nn.Module, batches: Callable[[int], Iterable[Batch]], loss_fn: Ca
         ValueError: the checkpoint is damaged or of another run.
     """
     options, key = options or TrainingOptions(), key or {}
-    average = None
-    if options.ema_decay is not None:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay),
-                                use_buffers=True)
-    state = TrainingState(model, optimiser, average)
-    if checkpoint and checkpoint.exists():
-        state.load(checkpoint, key)
-    if not all_agree(len(state.history)):
-        raise ValueError(f"the processes found different checkpoints at {checkpoint}: all machines "
-                         "need the same folder")
-    if checkpoint and is_main():
-        remove_leftovers(checkpoint)
+    state = _start(model, optimiser, options.ema_decay, checkpoint, key)
 
     def save() -> None:
         if checkpoint and is_main():
@@ -93,29 +81,48 @@ def fit(model: nn.Module, batches: Callable[[int], Iterable[Batch]], loss_fn: Ca
         log(f"{name}: stopped after {state.kept} of {epochs} epochs"
             + "; started again, it goes on from there" * bool(checkpoint))
         raise
-    if state.best or average:
-        model.load_state_dict(state.best or average.module.state_dict())
+    if state.best or state.average:
+        model.load_state_dict(state.best or state.trained.state_dict())
     return state.history
+
+
+def _start(model: nn.Module, optimiser: torch.optim.Optimizer, ema_decay: float | None,
+           checkpoint: Path | None, key: Mapping[str, str]) -> TrainingState:
+    """A new state, or the checkpoint's where there is one."""
+    average = ema_decay and AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay),
+                                          use_buffers=True)
+    state = TrainingState(model, optimiser, average)
+    if checkpoint and checkpoint.exists():
+        state.load(checkpoint, key)
+    if not all_agree(len(state.history)):
+        raise ValueError(f"the processes found different checkpoints at {checkpoint}: all machines "
+                         "need the same folder")
+    if checkpoint and is_main():
+        remove_leftovers(checkpoint)
+    return state
 
 
 def _train_epochs(state: TrainingState, batches: Callable[[int], Iterable[Batch]],
                   loss_fn: Callable, epochs: int, options: TrainingOptions, accelerator,
                   save: Callable[[], None], name: str) -> None:
-    with prepared(state.model, accelerator) as model:
-        for epoch in _reported(range(len(state.history), epochs), name, state.history):
+    with (prepared(state.model, accelerator) as model,
+          epoch_bar(name, len(state.history), epochs, is_main()) as bar):
+        for epoch in range(len(state.history), epochs):
             row = train_one_epoch(model, batches(epoch), loss_fn, state, options, accelerator,
-                                  epoch)
+                                  epoch, bar.move)
             if options.validate:
                 row["validation"] = options.validate(state.trained)
             state.add(row)
             accelerator.log(row, step=epoch)
             save()
             state.kept = len(state.history)
+            bar.say(_in_words(row))
             wait_for_all()
 
 
 def train_one_epoch(model: nn.Module, batches: Iterable[Batch], loss_fn: Callable,
-                    state: TrainingState, options: TrainingOptions, accelerator, epoch: int) -> Row:
+                    state: TrainingState, options: TrainingOptions, accelerator, epoch: int,
+                    on_step: Callable[[float], None] = lambda epochs_done: None) -> Row:
     """One pass over the batches; ``model`` is ``state.model`` as the accelerator prepared it."""
     model.train()
     optimiser, device = state.optimiser, accelerator.device
@@ -142,6 +149,7 @@ def train_one_epoch(model: nn.Module, batches: Iterable[Batch], loss_fn: Callabl
         for term, value in means.items():
             sums[term] = sums.get(term, 0.0) + value * size
         n, parts, number = n + size, following, number + 1
+        on_step(epoch + number / n_steps)
     if not n:
         raise ValueError("an epoch without a batch: fewer images than one batch needs")
     means = {term: (total / n).item() for term, total in sums.items()}
@@ -184,8 +192,8 @@ def _check_finite(means: dict[str, Tensor], epoch: int, batch: int) -> None:
 
 def _out_of_memory(parts: list[Batch], accelerator) -> str:
     precision = accelerator.mixed_precision.replace("no", "fp32")
-    whole = sum(len(labels) for _, labels in parts)
-    return (f"no memory left on {accelerator.device} with a batch of {whole}, "
+    images = sum(len(labels) for _, labels in parts)
+    return (f"no memory left on {accelerator.device} with a batch of {images}, "
             f"{len(parts[0][0])} images at a time, precision {precision}: take `accumulate` twice "
             "as large (same batch_size, half the images at a time), precision: bf16, a smaller "
             "batch_size or a smaller backbone. Started again, the run goes on from its last epoch")
@@ -204,20 +212,7 @@ def _rates(optimiser: torch.optim.Optimizer) -> Row:
             for i, group in enumerate(optimiser.param_groups)}
 
 
-def _reported(epochs: range, name: str, history: list[Row]) -> Iterator[int]:
-    """Yield epochs under one bar where a person watches, with one written line each elsewhere."""
-    if epochs and is_main() and not is_interactive():
-        log(f"{name}: training, epoch {epochs.start + 1} to {epochs.stop}")
-    with tqdm(total=epochs.stop, initial=epochs.start, desc=name, unit="epoch",
-              disable=not (is_interactive() and is_main())) as bar:
-        for epoch in epochs:
-            yield epoch
-            row = history[-1]
-            text = (f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, "
-                    f"{row['images_per_second']:.0f} images/s")
-            if "validation" in row:
-                text += f", validation {row['validation']:.3f}"
-            bar.set_postfix_str(text)
-            bar.update()
-            if is_main() and not is_interactive():
-                log(f"{name}: epoch {epoch + 1}/{epochs.stop}, {text}")
+def _in_words(row: Row) -> str:
+    return (f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, "
+            f"{row['images_per_second']:.0f} images/s"
+            + (f", validation {row['validation']:.3f}" if "validation" in row else ""))

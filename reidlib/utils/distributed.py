@@ -7,7 +7,7 @@ process). One process is the case where its share is the complete batch.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -60,6 +60,8 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 def join_processes(device: torch.device) -> None:
     """Make the group of all processes that ``accelerate launch`` started; nothing to do for one."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # for good: what this process shares goes through it
     with accelerated(device):
         pass
 
@@ -83,16 +85,12 @@ def accelerated(device: torch.device, precision: str = "fp32", *, may_freeze: bo
         ValueError: the tracker is not installed.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-    from accelerate.state import AcceleratorState, GradientState, PartialState
 
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # accelerate takes the current one
-    states = (AcceleratorState, GradientState, PartialState)
-    before = [dict(state._shared_state) for state in states]
-    AcceleratorState._reset_state(reset_partial_state=n_processes() == 1)
     parallel = DistributedDataParallelKwargs(find_unused_parameters=may_freeze)
     patient = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one decodes or scores
-    try:
+    # a device without a number is the current one, which is what accelerate takes
+    current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with _accelerate_set_aside(), current, ExitStack() as at_the_end:
         accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision,
                                   cpu=device.type == "cpu", log_with=tracker, project_dir=folder,
                                   kwargs_handlers=[parallel, patient])
@@ -100,9 +98,21 @@ def accelerated(device: torch.device, precision: str = "fp32", *, may_freeze: bo
             if not accelerator.log_with:
                 raise ValueError(f"tracker {tracker!r} is not installed: pip install {tracker}")
             accelerator.init_trackers(name)
-        yield accelerator
         for used in accelerator.trackers:  # end_training would end the group of processes as well
-            used.finish()
+            at_the_end.callback(used.finish)
+        yield accelerator
+
+
+@contextmanager
+def _accelerate_set_aside() -> Iterator[None]:
+    """Accelerate's global state, empty within the block (but for a group of processes)."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    states = (AcceleratorState, GradientState, PartialState)
+    before = [dict(state._shared_state) for state in states]
+    AcceleratorState._reset_state(reset_partial_state=n_processes() == 1)
+    try:
+        yield
     finally:
         for state, values in zip(states, before, strict=True):
             state._shared_state.clear()

@@ -55,13 +55,16 @@ def algorithms(deterministic: bool) -> Iterator[None]:
     operation that has no such algorithm raises RuntimeError.
     """
     before = torch.are_deterministic_algorithms_enabled()
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    if deterministic and not workspace:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
     torch.use_deterministic_algorithms(deterministic or before)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        if deterministic and not workspace:
+            os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -82,6 +85,9 @@ def pick_device(device: str = "auto") -> torch.device:
     if picked.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} asked for, but torch {torch.__version__} sees no CUDA "
                          "device here; use DEVICE=cpu or DEVICE=auto")
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r} asked for, but there are only "
+                         f"{torch.cuda.device_count()} CUDA devices, numbered from 0")
     return picked
 
 

@@ -97,6 +97,11 @@ def test_initial_logits_do_not_depend_on_the_number_of_images(make_model, make_i
     np.testing.assert_allclose(both[:1].detach(), one.detach(), atol=1e-5)
 
 
+def test_an_unknown_feature_is_refused(make_model):
+    with pytest.raises(ValueError, match="unknown feature 'locl' .*'local'"):
+        make_model(feature="locl")
+
+
 def test_heads_see_the_batch_of_all_processes(make_model, make_images):
     """``gather`` gets one row of parts an image, and what it gives back is classified."""
     images, seen = make_images(4), []

@@ -162,7 +162,34 @@ def test_a_damaged_checkpoint_is_refused(saved, damage):
                zip(before, state.model.parameters(), strict=True))
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(saved):
-    torch.save([1, 2], saved[1])
-    with pytest.raises(ValueError, match="is damaged"):
+def cut_weights(state):
+    return {**state, "model": dict(list(state["model"].items())[1:])}
+
+
+@pytest.mark.parametrize("change", [
+    lambda state: [1, 2], lambda state: {**state, "key": None}, cut_weights,
+    lambda state: {"key": KEY}, lambda state: {**state, "optimiser": {}},
+    lambda state: {**state, "history": None}])
+def test_a_file_that_holds_something_else_is_refused(saved, change):
+    torch.save(change(torch.load(saved[1], weights_only=True)), saved[1])
+    with pytest.raises(ValueError, match="checkpoint.pt is damaged .*; delete it"):
         saved[0].load(saved[1], KEY)
+
+
+def test_a_folder_in_its_place_is_refused(saved):
+    saved[1].unlink()
+    saved[1].mkdir()
+    with pytest.raises(ValueError, match="checkpoint.pt is damaged .*; delete it"):
+        saved[0].load(saved[1], KEY)
+
+
+class Runs:
+    def __reduce__(self):
+        return os.getcwd, ()
+
+
+def test_code_in_a_checkpoint_is_refused_without_advice_to_run_it(saved):
+    torch.save({"key": KEY, "model": Runs()}, saved[1])
+    with pytest.raises(ValueError, match="is refused: .* could run code") as refused:
+        saved[0].load(saved[1], KEY)
+    assert "weights_only" not in str(refused.value)
