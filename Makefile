@@ -14,12 +14,13 @@ ifdef PYTHON
   export PYTHONPATH := $(CURDIR)$(if $(value PYTHONPATH),:$(value PYTHONPATH))
 else
   override PYTHON := .venv/bin/python
-  ENV := $(if $(LOCKED),.venv/.locked,.venv/.installed)
+  ENV := $(if $(filter-out 0 no,$(LOCKED)),.venv/.locked,.venv/.installed)
 endif
 
 # the shell shows what it runs, with the values
 REIDLIB := set -x; "$$PYTHON" -m reidlib
 WHERE := $${DEVICE:+--device "$$DEVICE"} $${WORKSPACE:+--workspace "$$WORKSPACE"}
+TRAIN_AGAIN := $(if $(filter-out 0 no,$(AGAIN)),--again)
 REPORT := $(REIDLIB) report --study "$$STUDY" $${EPOCHS:+--epochs "$$EPOCHS"} \
           $${SEEDS:+--seeds "$$SEEDS"} $(WHERE)
 
@@ -39,7 +40,7 @@ env: $(ENV) ## create the environment in .venv; LOCKED=1: with the versions of c
 .venv/.installed .venv/.locked: pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reidlib needs Python >= 3.11, python3 is " + sys.version.split()[0])'
 	python3 -m venv .venv
-	.venv/bin/python -m pip install $(if $(LOCKED),-c constraints.txt) -e '.[notebooks,test]'
+	.venv/bin/python -m pip install $(if $(filter %.locked,$@),-c constraints.txt) -e '.[notebooks,test]'
 	@touch .venv/.installed $@
 
 .venv/.locked: constraints.txt
@@ -48,13 +49,13 @@ data: $(ENV) ## download and check the data of STUDY
 	@$(REIDLIB) download $${URL:+--url "$$URL"} -- "$$STUDY"
 
 report: $(ENV) ## run notebooks 01-07 for STUDY and write its report
-	@$(REPORT) $${AGAIN:+--again}
+	@$(REPORT) $(TRAIN_AGAIN)
 
 paper: $(ENV) ## all of STUDY: the report, both schedules, folds, selection and distractors
-	@for file in notebooks/params/"$$STUDY"-*.yaml; do \
+	@[ ! -e notebooks/params/"$$STUDY".yaml ] || for file in notebooks/params/"$$STUDY"-*.yaml; do \
 	  [ ! -e "$$file" ] || ( name=$$(basename "$$file" .yaml); $(REIDLIB) study --study "$$name" \
-	    $(WHERE) $${JOBS:+--jobs "$$JOBS"} $${AGAIN:+--again} ) || exit 1; done
-	@$(REPORT) $${AGAIN:+--again}
+	    $(WHERE) $${JOBS:+--jobs "$$JOBS"} $(TRAIN_AGAIN) ) || exit 1; done
+	@$(REPORT) $(TRAIN_AGAIN)
 	@if [ -e "$${REIDLIB_DATA:-data}/market1501" ]; then \
 	  $(REIDLIB) distractors --study "$$STUDY" $(WHERE); \
 	  else echo "no Market-1501, so no distractors: data/README.md says how to get it"; fi

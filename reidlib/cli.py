@@ -16,7 +16,7 @@ import typer.core
 
 from reidlib.utils.console import log
 from reidlib.utils.errors import NotebookError, check_choice
-from reidlib.utils.paths import PARAMS, ROOT, Workspace
+from reidlib.utils.paths import PARAMS, ROOT, open_workspace
 
 STOPPED_CODE = 130  # what a shell gives for Ctrl-C
 STOPPED = ("stopped; finished runs and finished epochs are kept: the same command goes on from "
@@ -42,6 +42,11 @@ app = typer.Typer(name="reidlib", cls=Commands, no_args_is_help=True, rich_marku
 def study_names() -> list[str]:
     """For tab completion."""
     return sorted(path.stem for path in PARAMS.glob("*.yaml"))
+
+
+def data_names() -> list[str]:
+    """For tab completion."""
+    return sorted({"pku-reid", "market1501", *study_names()})
 
 
 def preset_names() -> list[str]:
@@ -87,7 +92,7 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     chosen = None if seeds is None else numbers(seeds)
     pick_device(device)
     os.environ["REIDLIB_HEADLESS"] = "1"
-    run_notebooks(load_study(study, epochs, chosen), Workspace(study, workspace.resolve()),
+    run_notebooks(load_study(study, epochs, chosen), open_workspace(study, workspace),
                   {"epochs": epochs, "seeds": chosen, "device": device}, again)
 
 
@@ -95,8 +100,8 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
 def run(study: Study, preset: Annotated[str, typer.Option(
             help="one of reidlib.experiments.presets, or a candidate of the study",
             autocompletion=preset_names)],
-        seed: int = 0, device: Device = "auto", workspace: Folder = ROOT,
-        tracker: Tracker = None) -> None:
+        seed: Annotated[int, typer.Option(help="of this run")] = 0, device: Device = "auto",
+        workspace: Folder = ROOT, tracker: Tracker = None) -> None:
     """Train and score one run of a study.
 
     With `accelerate launch -m reidlib run ...` several processes, on one or more machines, work on
@@ -105,7 +110,7 @@ def run(study: Study, preset: Annotated[str, typer.Option(
     from reidlib.experiments.runner import run_one
     from reidlib.utils.distributed import is_main
 
-    record = run_one(Workspace(study, workspace.resolve()), preset, seed, device, tracker)
+    record = run_one(open_workspace(study, workspace), preset, seed, device, tracker)
     if is_main():
         score = record["scores"][0]
         log(f"{record['run_id']}: {score['protocol']} mAP {score['mAP']:.3f}, rank-1 "
@@ -114,13 +119,14 @@ def run(study: Study, preset: Annotated[str, typer.Option(
 
 @app.command("study")
 def run_study(study: Study, device: Device = "auto", workspace: Folder = ROOT,
-              jobs: Annotated[int, typer.Option(help="runs at a time")] = 1,
+              jobs: Annotated[int, typer.Option(min=1, help="runs at a time")] = 1,
               again: Again = False) -> None:
     """Train and score all runs of a study: presets or candidates, in all seeds and folds."""
     from reidlib.experiments.batch import run_all
-    from reidlib.experiments.study import load_study
+    from reidlib.experiments.prepare import saved_or_new
 
-    run_all(load_study(study), workspace.resolve(), device, jobs, again)
+    run_all(saved_or_new(open_workspace(study, workspace)), workspace.resolve(), device, jobs,
+            again)
 
 
 @app.command()
@@ -136,12 +142,13 @@ def distractors(study: Study, device: Device = "auto", workspace: Folder = ROOT,
     from reidlib.experiments.study import load_study
 
     load_study(study)
-    run_all(Workspace(study, workspace.resolve()), images, device)
+    run_all(open_workspace(study, workspace), images, device)
 
 
 @app.command()
 def download(name: Annotated[str, typer.Argument(
-                 help="pku-reid, market1501, a study, or the path of a CSV of your own data")],
+                 help="pku-reid, market1501, a study, or the path of a CSV of your own data",
+                 autocompletion=data_names)],
              url: Annotated[str | None, typer.Option(
                  help="another git copy of PKU-Reid's split, an address or a folder")] = None,
              root: Annotated[Path | None, typer.Option(
@@ -152,7 +159,7 @@ def download(name: Annotated[str, typer.Argument(
     from reidlib.experiments.study import load_study
 
     if not name.endswith(".csv"):
-        check_choice("data set or study", name, sorted({"pku-reid", "market1501", *study_names()}))
+        check_choice("data set or study", name, data_names())
     if name in study_names():  # what it runs on
         name = load_study(name).dataset
     if name == "synthetic" and not url:
@@ -170,7 +177,7 @@ def export(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     from reidlib.experiments.study import load_study
 
     load_study(study)
-    for path in export_all(Workspace(study, workspace.resolve()), device):
+    for path in export_all(open_workspace(study, workspace), device):
         log(f"{path} and its card next to it")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from reidlib import cli
 from reidlib.experiments.presets import PRESETS
+from reidlib.experiments.study import load_study, write_study
 from reidlib.utils.errors import NotebookError
 from reidlib.utils.paths import PARAMS, ROOT, Workspace
 
@@ -74,6 +75,7 @@ def test_report_hands_on_what_it_is_given(tmp_path, monkeypatch):
     (["report", "--stduy", "smoke"], "No such option: --stduy"),
     (["run", "--study", "smoke"], "Missing option '--preset'"),
     (["study"], "Missing option '--study'"),
+    (["study", "--study", "smoke", "--jobs", "0"], "Invalid value for '--jobs'"),
     (["report", "--epochs", "many"], "Invalid value for '--epochs'"),
     (["report", "--seeds", "0,x"],
      "Invalid value for --seeds: expected whole numbers separated by commas"),
@@ -90,6 +92,9 @@ def test_a_wrong_command_line_is_2_and_says_what_is_wrong(command, message, caps
     (["report", "--study", "smoke", "--device", "gpu"], "error: unknown device 'gpu'"),
     (["run", "--study", "smoke", "--preset", "basline"], "(did you mean 'baseline'?)"),
     (["run", "--study", "smoke", "--preset", "best", "--seed", "-1"], "seed is -1; expected 0"),
+    (["report", "--study", "smoke", "--workspace", "/proc/x"], "cannot write in the workspace"),
+    (["run", "--study", "smoke", "--preset", "best", "--workspace", __file__],
+     "cannot write in the workspace"),
     (["download", "nothing.csv"], "error: "),
 ])
 def test_what_cannot_be_done_is_1_and_a_message(command, message, capsys, tmp_path, monkeypatch):
@@ -122,7 +127,7 @@ def test_ctrl_c_is_130_and_says_that_nothing_is_lost(capsys, monkeypatch):
     def stop(name):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("reidlib.experiments.study.load_study", stop)
+    monkeypatch.setattr("reidlib.experiments.prepare.load_study", stop)
     assert cli.main(["study", "--study", "smoke"]) == 130
     assert capsys.readouterr().err == f"{cli.STOPPED}\n"
 
@@ -132,6 +137,24 @@ def test_python_m_reidlib_is_the_same_command():
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: unknown study 'smok'") and done.stderr.count("\n") == 1
     assert in_a_process("-m", "reidlib", "study").returncode == 2
+
+
+def test_without_its_packages_it_says_how_to_get_them():
+    script = ("import runpy, sys; sys.modules['typer'] = None; "
+              "runpy.run_module('reidlib', run_name='__main__')")
+    done = in_a_process("-c", script)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"{sys.executable} -m pip install -e '.[notebooks,test]'" in done.stderr
+
+
+def test_all_runs_go_on_with_the_saved_study(tmp_path, monkeypatch):
+    """A report with other epochs has saved them; a file with other ones does not win unsaid."""
+    saved = load_study("smoke", epochs=7)
+    write_study(saved, Workspace("smoke", tmp_path))
+    calls = []
+    monkeypatch.setattr("reidlib.experiments.batch.run_all", lambda *given: calls.append(given))
+    assert cli.main(["study", "--study", "smoke", "--workspace", str(tmp_path)]) == 0
+    assert calls == [(saved, tmp_path, "auto", 1, False)]
 
 
 @pytest.mark.parametrize("calls", ["main(['--help'])", "study_names(); cli.preset_names()"])
@@ -148,6 +171,7 @@ def test_help_and_completion_import_nothing_slow(calls):
     ("reidlib run --study sm", ["smoke"]),
     ("reidlib run --preset ", list(PRESETS)),
     ("reidlib run --study smoke --preset ypo", ["ypool"]),
+    ("reidlib download mark", ["market1501"]),
     ("reidlib dis", ["distractors"]),
 ])
 def test_the_tab_key_completes_names(line, names, monkeypatch, capsys):

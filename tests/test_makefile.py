@@ -49,6 +49,8 @@ def test_help_lists_every_target(make):
     (["report"], ["-m reidlib report --study synthetic"]),
     (["report", "STUDY=pku-reid", "EPOCHS=5", "SEEDS=0,1", "DEVICE=cpu", "AGAIN=1"],
      ["-m reidlib report --study pku-reid --epochs 5 --seeds 0,1 --device cpu --again"]),
+    (["report", "AGAIN=0"], ["-m reidlib report --study synthetic"]),
+    (["paper", "STUDY=pku"], ["-m reidlib report --study pku"] * 2),  # which says what is known
     (["data", "STUDY=pku-reid"], ["-m reidlib download -- pku-reid"]),
     (["data", "STUDY=pku-reid", "URL=/copy"], ["-m reidlib download --url /copy -- pku-reid"]),
     (["weights", "DEVICE=cuda"], ["-m reidlib export --study synthetic --device cuda"]),
@@ -101,7 +103,7 @@ def test_a_value_is_one_word_and_nothing_in_it_is_run(make, where):
 
 
 def test_locked_installs_the_versions_of_the_constraints():
-    for words, wanted in ((["LOCKED=1"], True), ([], False)):
+    for words, wanted in ((["LOCKED=1"], True), (["LOCKED=0"], False), ([], False)):
         planned = output("-n", "-B", "env", *words)
         assert "pip install" in planned and ("-c constraints.txt" in planned) == wanted
 

@@ -65,6 +65,11 @@ def write_text(path: Path, text: str) -> Path:
     return Path(path)
 
 
+def write_json(path: Path, value) -> Path:
+    """Write plain values as JSON, completely or not at all; returns the path."""
+    return write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
 def write_csv(path: Path, table) -> Path:
     """Write a pandas table, completely or not at all; returns the path."""
     return write_text(path, csv_text(table))
@@ -114,6 +119,17 @@ class Workspace:
         return self.root / "artifacts" / self.study
 
 
-def write_json(path: Path, value) -> None:
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+def open_workspace(study: str, root: Path | str) -> Workspace:
+    """The workspace of a study below ``root``, made where it is missing.
 
+    Raises OSError where nothing can be written there.
+    """
+    root = Path(root).resolve()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write in the workspace {root} ({error.strerror}); choose another "
+                      "folder with --workspace (WORKSPACE=... of make)") from error
+    return Workspace(study, root)

@@ -3,10 +3,18 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from reidlib.utils.paths import Workspace, atomic_write, data_root, todays_names, write_text
+from reidlib.utils.paths import (
+    Workspace,
+    atomic_write,
+    data_root,
+    open_workspace,
+    todays_names,
+    write_text,
+)
 
 
 def test_a_new_file_replaces_the_old_one_at_the_end(tmp_path):
@@ -63,3 +71,12 @@ def test_names_that_have_changed_are_read_as_todays():
 def test_workspace_keeps_people_below_figures(tmp_path):
     ws = Workspace("mine", tmp_path)
     assert ws.people.parent == ws.figures and ws.runs.is_relative_to(tmp_path / "reports" / "mine")
+
+
+def test_a_workspace_is_made_and_must_be_writable(tmp_path):
+    assert open_workspace("mine", tmp_path / "a/b") == Workspace("mine", tmp_path / "a/b")
+    assert list((tmp_path / "a/b").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file/below", Path("/proc/x")):
+        with pytest.raises(OSError, match=f"cannot write in the workspace {place}.*--workspace"):
+            open_workspace("mine", place)
