@@ -1,5 +1,6 @@
 """Data sets by name -> their folders, file names and splits -> a checked manifest."""
 
+import os
 import re
 import tempfile
 import zipfile
@@ -16,6 +17,7 @@ from reidlib.utils.errors import check_choice, refuse
 from reidlib.utils.paths import data_root
 
 MARKET_TOP = "Market-1501-v15.09.15"
+MARKET_SIZE = 1e9  # bytes: more than all of it, unpacked
 
 # split -> identities (junk is no identity), images (junk and other people included)
 KNOWN = {
@@ -39,7 +41,7 @@ PKU_REID = Layout(
     r"(?P<id>[^/]+)/(?P<cam>\d+)_\d+\.png", "<person>/<camera>_<orientation>.png")
 MARKET1501 = Layout(
     {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}, "*.jpg",
-    r"(?P<id>-1|\d{4})_(?P<cam>c\d)s\d_\d{6}_\d{2}\.jpg", "0002_c1s1_000451_03.jpg")
+    r"(?P<id>-1|\d{4})_(?P<cam>c\d)s\d_\d{6}_\d{2}\.jpg(\.jpg)?", "0002_c1s1_000451_03.jpg")
 
 
 def read_dataset(name: str, root: Path | str | None = None) -> Dataset:
@@ -69,7 +71,7 @@ def locate(name: str, root: Path | str | None = None) -> tuple[str, Path]:
     that its path starts from (default: ``data_root()``).
     """
     if name.endswith(".csv"):
-        path = Path(root or data_root(), name).resolve()
+        path = Path(os.path.realpath(Path(root or data_root(), name)))  # of a loop of links, too
         return path.stem, path.parent
     check_choice("data set or .csv file", name, ("pku-reid", "market1501", "synthetic"))
     folder = Path(root or data_root() / name).resolve()
@@ -87,9 +89,9 @@ def read_pku_reid(root: Path | str) -> pd.DataFrame:
 def read_market1501(root: Path | str) -> pd.DataFrame:
     """Manifest of Market-1501's folders in ``root`` (``unpack_market1501`` unpacks them).
 
-    Names are ``<id>_c<cam>s<sequence>_<frame>_<box>.jpg``; other files (Thumbs.db) are
-    ignored. If ``bounding_box_train`` stands alone it is split as ``split_market1501_dev``
-    says. Errors: see ``check_manifest``.
+    Names are ``<id>_c<cam>s<sequence>_<frame>_<box>.jpg``, with a second ``.jpg`` in 24 of them;
+    other files (Thumbs.db) are ignored. If ``bounding_box_train`` stands alone it is split as
+    ``split_market1501_dev`` says. Errors: see ``check_manifest``.
     """
     root = Path(root)
     if not _only_train(root):
@@ -158,6 +160,10 @@ def _unpack_zip(archive: Path) -> None:
               zipfile.ZipFile(archive) as file):
             refuse(archive, [path for path in file.namelist() if not manifest.stays_inside(path)],
                     "paths that leave the folder", "do not trust this file")
+            size = sum(member.file_size for member in file.infolist())
+            if size > MARKET_SIZE:
+                raise ValueError(f"{archive} holds {size / 1e6:.0f} MB, expected at most "
+                                 f"{MARKET_SIZE / 1e6:.0f}; get Market-1501 from its authors")
             file.extractall(partial)
             if not Path(partial, name).is_dir():
                 raise ValueError(f"{archive} holds no folder {name}; unpack it there by hand")

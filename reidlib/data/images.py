@@ -1,9 +1,9 @@
 """Image files -> one uint8 array, decoded once and memory-mapped from then on."""
 
 import hashlib
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from reidlib.data.manifest import open_picture
 from reidlib.utils.console import log, progress_bar
-from reidlib.utils.paths import atomic_write, remove_leftovers
+from reidlib.utils.paths import atomic_write, remove_leftovers, write_text
 
 
 def open_images(root: Path, manifest: pd.DataFrame, size: int, cache: Path
@@ -22,54 +23,74 @@ def open_images(root: Path, manifest: pd.DataFrame, size: int, cache: Path
     """The manifest's images, resized to ``size`` x ``size`` pixels, as a memory-mapped array.
 
     ``cache`` is the array's file, 150 kB an image at 224 pixels; a small file next to it holds the
-    checksum of the images it was made of. Where the two do not fit the manifest, or there is none,
-    it is made now. Pages are read when an image is used, so that it may be larger than the memory.
+    checksums of the images it was made of and of its own pixels (a CRC takes below 1 s a GB). Where
+    they do not fit, or there is none, it is made now. Pages are read when an image is used, so that
+    it may be larger than the memory.
+
+    Raises:
+        ValueError: a file is not the one in the manifest.
+        OSError: there is no room for the array.
     """
-    key = _checksum(manifest, size)
+    key, shape = _checksum(manifest, size), (len(manifest), 3, size, size)
     note = cache.with_suffix(".sha256")
-    if cache.is_file() and note.is_file() and note.read_text() == key:
+    if cache.is_file() and note.is_file() and note.read_bytes().startswith(key.encode()):
         images = _mapped(cache)
-        if images is not None and images.shape == (len(manifest), 3, size, size):
+        if (images is not None and images.shape == shape
+                and note.read_bytes() == f"{key} {zlib.crc32(images)}".encode()):
             return torch.from_numpy(images)
         log(f"{cache.name} is damaged, images are decoded again")
     remove_leftovers(cache, older_than=3600.0)
     note.unlink(missing_ok=True)  # never a new array with an old note, or the other way round
-    with atomic_write(cache) as partial_path:
-        shape = (len(manifest), 3, size, size)
-        images = np.lib.format.open_memmap(partial_path, "w+", np.uint8, shape)
-        decode(root, manifest["path"].tolist(), images)
-        images.flush()
-        del images
-    with atomic_write(note) as partial_path:
-        partial_path.write_text(key)
+    try:  # written, not mapped: a full disk is an error then, and not a dead process
+        with atomic_write(cache) as partial_path, partial_path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            crc = 0
+            for image in decode(root, manifest, size):
+                file.write(image)
+                crc = zlib.crc32(image, crc)
+    except OSError as error:
+        if error.filename:  # not about this file
+            raise
+        raise OSError(f"cannot write {cache} ({error}): it takes {np.prod(shape) / 1e6:.0f} MB; "
+                      "make room there, or set another --workspace") from error
+    write_text(note, f"{key} {crc}")
     return torch.from_numpy(_mapped(cache))
 
 
-def decode(root: Path, paths: Sequence[str], out: UInt8[np.ndarray, "image 3 size size"]) -> None:
-    """Decode images as RGB and resize each, bicubic, into its place in ``out``."""
+def decode(root: Path, manifest: pd.DataFrame, size: int
+           ) -> Iterator[UInt8[np.ndarray, "3 size size"]]:
+    """Each image of the manifest, resized (bicubic); ValueError for a file that has changed."""
+
+    def decoded(path: str, sha256: str) -> np.ndarray:
+        data = Path(root, path).read_bytes()
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ValueError(f"{Path(root, path)} changed after the data were checked; put the old "
+                             "file back, or check them again (notebook 01_data)")
+        return _resized(open_picture(data), size)
+
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
-        found = pool.map(partial(_resized, size=out.shape[-1]), [Path(root) / p for p in paths])
-        for place, image in zip(out, progress_bar(found, len(paths), "decoding images", "image"),
-                                strict=True):
-            place[:] = image.transpose(2, 0, 1)
+        yield from progress_bar(pool.map(decoded, manifest["path"], manifest["sha256"]),
+                                len(manifest), "decoding images", "image")
 
 
 def read_images(paths: Sequence[Path | str], size: int) -> UInt8[Tensor, "image 3 size size"]:
     """A few images as a model takes them: decoded and resized to its ``size`` in pixels."""
-    images = np.empty((len(paths), 3, size, size), np.uint8)
-    decode(Path(), [str(path) for path in paths], images)
-    return torch.from_numpy(images)
+    pictures = [_resized(Image.fromarray(load_picture(path)), size) for path in paths]
+    return torch.from_numpy(np.stack(pictures))
 
 
-def load_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
-    """One image as it is stored, RGB."""
-    with Image.open(path) as image:
-        return np.array(image.convert("RGB"))
+def load_picture(path: Path | str) -> UInt8[np.ndarray, "height width 3"]:
+    """One image in its own size, RGB, upright; ValueError if it is broken."""
+    try:
+        return np.array(open_picture(Path(path).read_bytes()))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _resized(path: Path, size: int) -> np.ndarray:
-    picture = Image.fromarray(load_picture(path))
-    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+def _resized(picture: Image.Image, size: int) -> np.ndarray:
+    pixels = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _checksum(manifest: pd.DataFrame, size: int) -> str:

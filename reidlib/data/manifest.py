@@ -2,12 +2,13 @@
 
 A manifest is a DataFrame, one row per image, ordered by split (train, query, gallery), then path:
 ``path`` (POSIX, relative to the root), ``id`` and ``cam`` (text, exactly as written), ``split``,
-``sha256`` (of the file's bytes), ``width`` and ``height`` (pixels, as stored).
+``sha256`` (of the file's bytes), ``width`` and ``height`` (pixels, of the upright picture).
 """
 
 import hashlib
 import io
 import json
+import os
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 from reidlib.utils.console import progress_bar
 from reidlib.utils.errors import refuse
@@ -93,7 +94,12 @@ def load_manifest(path: Path | str) -> pd.DataFrame:
     """Read a manifest that was written as CSV, all labels text. FileNotFoundError, ValueError."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no manifest at {path}; run notebooks/01_data.ipynb first")
-    return read_text_table(Path(path), COLUMNS).astype({"width": int, "height": int})
+    table = read_text_table(Path(path), COLUMNS)
+    try:
+        return table.astype({"width": int, "height": int})
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); run notebooks/01_data.ipynb again"
+                         ) from error
 
 
 def read_text_table(path: Path, columns: list[str]) -> pd.DataFrame:
@@ -106,7 +112,8 @@ def read_text_table(path: Path, columns: list[str]) -> pd.DataFrame:
             table = pd.read_csv(path, dtype=str, na_filter=False,
                                 index_col=False, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"{path} is not a CSV in UTF-8: {error}") from error
+        raise ValueError(f"{path} is not a CSV in UTF-8 ({error}); save it as one"
+                         ) from error
     missing = [column for column in columns if column not in table]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; found "
@@ -122,8 +129,8 @@ def _check_labels(listing: pd.DataFrame, root: Path) -> None:
     for column, word in [("path", "path"), ("id", "identity"), ("cam", "camera")]:
         empty = [f"row {row} ({path!r})" for row, (path, value)
                  in enumerate(zip(listing["path"], listing[column], strict=True), start=1)
-                 if not isinstance(value, str) or not value.strip()]
-        refuse(root, empty, f"images with an empty {word} (or one that is not text)",
+                 if not isinstance(value, str) or not value.strip() or "\0" in value]
+        refuse(root, empty, f"images with an empty {word} (or one with a NUL byte, or not text)",
                 f"write the {word} of each image in the column {column}")
     unknown = listing[~listing["split"].isin(SPLITS)]
     refuse(root, unknown["path"] + " (" + unknown["split"].astype(str) + ")",
@@ -131,13 +138,14 @@ def _check_labels(listing: pd.DataFrame, root: Path) -> None:
 
 
 def _check_paths(paths: pd.Series, root: Path) -> None:
-    inside = [stays_inside(path) and (root / path).resolve().is_relative_to(root)
+    inside = [stays_inside(path) and Path(os.path.realpath(root / path)).is_relative_to(root)
               for path in paths]
     refuse(root, paths[~np.array(inside, bool)], "paths that leave the folder",
             "give paths below it, without .. and without links that lead out")
     missing = [not (root / path).is_file() for path in paths]
     refuse(root, paths[missing], "files that do not exist",
-            "paths start from this folder, with / between folders", FileNotFoundError)
+            "paths start from this folder, with / between folders; a link must lead to a file",
+            FileNotFoundError)
     refuse(root, paths[paths.duplicated()].drop_duplicates(), "images listed twice",
             "list each image once")
 
@@ -162,14 +170,26 @@ def _check_people(listing: pd.DataFrame, root: Path) -> None:
 def _inspect(root: Path | str, path: str) -> tuple[str, str, int, int, str]:
     try:
         data = Path(root, path).read_bytes()
+        return path, hashlib.sha256(data).hexdigest(), *open_picture(data).size, ""
+    except (OSError, ValueError) as error:
+        return path, "", 0, 0, str(error)
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """The picture in an image file's bytes: RGB, turned upright as its EXIF says.
+
+    Raises ValueError where it is broken, or has more than 8 bits of grey: Pillow would clip them.
+    """
+    try:
         if not data:
-            return path, "", 0, 0, "zero bytes"
+            raise ValueError("zero bytes")
         with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-            image.load()
-            return path, hashlib.sha256(data).hexdigest(), image.width, image.height, ""
+            if image.mode[0] in "IF":
+                raise ValueError(f"pixels of mode {image.mode}; save it with 8 bits a colour")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # Pillow raises a dozen types on broken files
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        return path, "", 0, 0, reason or type(error).__name__
+        raise ValueError(reason or type(error).__name__) from error
 
 
 def stays_inside(path: str) -> bool:

@@ -60,8 +60,7 @@ def embed_distractors(model: nn.Module, people: Dataset, name: str) -> Embedding
     done = []
     for start in progress_bar(starts, len(starts), name, "block", least=2):
         rows = people.manifest[start:start + BLOCK]
-        images = np.empty((len(rows), 3, size, size), np.uint8)
-        decode(people.root, rows["path"].tolist(), images)
+        images = np.stack(list(decode(people.root, rows, size)))
         done.append(embed_people(model, torch.from_numpy(images), rows))
     return join(done)
 

@@ -20,7 +20,7 @@ def market(tmp_path):
             "bounding_box_train/0002_c1s1_000451_03.jpg",
             "bounding_box_train/0007_c2s3_000001_01.jpg", "query/0001_c1s1_001051_00.jpg",
             "bounding_box_test/0001_c2s1_000301_00.jpg", "bounding_box_test/-1_c3s1_000401_01.jpg",
-            "bounding_box_test/0000_c1s1_000151_01.jpg"]):
+            "bounding_box_test/0000_c1s1_000151_01.jpg.jpg"]):
         draw(root / name, seed)
     (root / "query" / "Thumbs.db").write_bytes(b"clutter")
     return root
@@ -82,8 +82,10 @@ def test_market_zip_is_unpacked_into_its_folder(market, tmp_path, one):
     (lambda path: path.write_bytes(b"no zip"), "damaged zip"),
     (lambda path: write_zip(path, "bounding_box_train/../../evil.jpg"), "leave the folder.*evil"),
     (lambda path: write_zip(path, "other/0002_c1s1_000451_03.jpg"), "no folder bounding_box_train"),
+    (lambda path: write_zip(path, "bounding_box_train/a.jpg", bytes(2000)), "holds 0 MB, expected"),
 ])
-def test_bad_zip_leaves_nothing(tmp_path, fill, message):
+def test_bad_zip_leaves_nothing(tmp_path, fill, message, monkeypatch):
+    monkeypatch.setattr(datasets, "MARKET_SIZE", 1000)
     root = tmp_path / "market1501"
     root.mkdir()
     fill(root / "bounding_box_train.zip")
@@ -92,9 +94,9 @@ def test_bad_zip_leaves_nothing(tmp_path, fill, message):
     assert [p.name for p in tmp_path.rglob("*")] == ["market1501", "bounding_box_train.zip"]
 
 
-def write_zip(path, member):
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr(member, b"x")
+def write_zip(path, member, content=b"x"):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(member, content)
 
 
 def test_read_only_folder_is_not_written_to(market):

@@ -1,11 +1,13 @@
+import resource
+
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from reidlib.data import images
-from reidlib.data.images import open_images
+from reidlib.data.images import load_picture, open_images, read_images
+from reidlib.data.manifest import inspect_images
 
 
 @pytest.fixture
@@ -15,7 +17,7 @@ def stored(tmp_path):
     pixels = [rng.integers(0, 256, (20, 10, 3), dtype=np.uint8) for _ in range(2)]
     for i, picture in enumerate(pixels):
         Image.fromarray(picture).save(tmp_path / f"{i}.png")
-    return pixels, pd.DataFrame({"path": ["1.png", "0.png"], "sha256": ["b", "a"]})
+    return pixels, inspect_images(tmp_path, ["1.png", "0.png"])
 
 
 def want(pixels, size):
@@ -32,8 +34,7 @@ def test_images_equal_pillow_and_follow_the_manifest(tmp_path, stored):
 def test_grey_and_transparent_images_become_rgb(tmp_path):
     Image.new("L", (8, 8), 90).save(tmp_path / "grey.png")
     Image.new("RGBA", (8, 8), (1, 2, 3, 0)).save(tmp_path / "clear.png")
-    manifest = pd.DataFrame({"path": ["grey.png", "clear.png"], "sha256": ["a", "b"]})
-    found = open_images(tmp_path, manifest, 8, tmp_path / "cache.npy")
+    found = read_images([tmp_path / "grey.png", tmp_path / "clear.png"], 8)
     assert found[0].unique().tolist() == [90] and found[1, :, 0, 0].tolist() == [1, 2, 3]
 
 
@@ -47,12 +48,11 @@ def test_decoded_once_and_mapped_from_then_on(tmp_path, stored, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [
-    lambda manifest: (manifest.assign(sha256=["b", "c"]), 16),   # other content
     lambda manifest: (manifest[::-1], 16),                       # another order
     lambda manifest: (manifest[:1], 16),                         # fewer
     lambda manifest: (manifest, 8),                              # another size
 ])
-def test_made_anew_where_it_does_not_match(tmp_path, stored, change):
+def test_made_again_where_it_does_not_match(tmp_path, stored, change):
     cache = tmp_path / "cache.npy"
     open_images(tmp_path, stored[1], 16, cache)
     manifest, size = change(stored[1])
@@ -61,11 +61,14 @@ def test_made_anew_where_it_does_not_match(tmp_path, stored, change):
     assert np.array_equal(found.numpy(), want(picked, size))
 
 
-@pytest.mark.parametrize("content", [b"", b"no array", None])
-def test_a_damaged_cache_is_made_anew(tmp_path, stored, content, capsys):
+@pytest.mark.parametrize("damage", [
+    lambda content: b"", lambda content: b"no array", lambda content: content[:-100],
+    lambda content: content[:128] + bytes(len(content) - 128),  # black, below an intact header
+])
+def test_a_damaged_cache_is_made_again(tmp_path, stored, damage, capsys):
     cache = tmp_path / "cache.npy"
     open_images(tmp_path, stored[1], 16, cache)
-    cache.write_bytes(content if content is not None else cache.read_bytes()[:-100])
+    cache.write_bytes(damage(cache.read_bytes()))
     found = open_images(tmp_path, stored[1], 16, cache)
     assert np.array_equal(found.numpy(), want(stored[0][::-1], 16))
     assert "cache.npy is damaged" in capsys.readouterr().out
@@ -76,3 +79,39 @@ def test_a_picture_that_vanished_leaves_no_cache(tmp_path, stored):
     with pytest.raises(FileNotFoundError, match="0.png"):
         open_images(tmp_path, stored[1], 16, tmp_path / "cache.npy")
     assert [p.name for p in tmp_path.iterdir()] == ["1.png"]
+
+
+def test_a_picture_swapped_after_the_check_is_refused(tmp_path, stored):
+    Image.fromarray(stored[0][0][::-1].copy()).save(tmp_path / "1.png")
+    with pytest.raises(ValueError, match="1.png changed after the data were checked"):
+        open_images(tmp_path, stored[1], 16, tmp_path / "cache.npy")
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, stored):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="cannot write .*cache.npy .*takes 0 MB; make room"):
+            open_images(tmp_path, stored[1], 16, tmp_path / "cache.npy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.png", "1.png"]
+
+
+def test_a_turned_photo_is_upright(tmp_path):
+    photo, exif = Image.new("RGB", (8, 16), "white"), Image.Exif()
+    photo.paste("black", (0, 0, 8, 4))  # what was at the top is at the left of the stored pixels
+    exif[0x0112] = 6  # "turn right by 90 degrees to see it"
+    photo.rotate(90, expand=True).save(tmp_path / "a.jpg", exif=exif, quality=100)
+    found = load_picture(tmp_path / "a.jpg")
+    assert found.shape == (16, 8, 3) and found[:4].max() < 50 and found[4:].min() > 200
+    assert inspect_images(tmp_path, ["a.jpg"])[["width", "height"]].to_numpy().tolist() == [[8, 16]]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("a.png", np.uint16), ("a.tif", np.uint16),
+                                             ("a.tif", np.int32), ("a.tif", np.float32)])
+def test_more_than_8_bits_of_grey_are_refused(tmp_path, name, dtype):
+    Image.fromarray(np.full((8, 8), 1000, dtype)).save(tmp_path / name)
+    assert "save it with 8 bits" in inspect_images(tmp_path, [name])["problem"][0]
+    with pytest.raises(ValueError, match=f"{name} cannot be read: pixels of mode .*8 bits"):
+        read_images([tmp_path / name], 8)

@@ -21,6 +21,7 @@ from tests.data.made_up import ROWS, draw
     ({"id": ["ann", "ben", "001", "002"]}, ValueError, "absent from the gallery.*001"),
     ({"id": ["ann", "-1", "001", "001"]}, ValueError, "identity -1.*b1.png.*junk"),
     ({"split": ["train", "train", "gallery", "gallery"]}, ValueError, "no query images"),
+    ({"path": ["a\0.png", "b1.png", "q1.png", "g1.png"]}, ValueError, "NUL byte.*a.x00.png"),
     ({"split": ["train", "train", "query", "query"]}, ValueError, "no gallery images"),
 ])
 def test_bad_csv_rows(own, columns, error, message):
@@ -34,7 +35,8 @@ def test_bad_csv_rows(own, columns, error, message):
     ("path,id,cam,split\na1.png,ann,x,train,more\n", "people.csv is not a CSV"),
     ("path,id,cam,split\na1.png,ann\n", "empty camera.*row 1"),
     ("path,id,cam,split\n", "0 training identities"),
-    ("path,id,cam,split\na1.png,J\xf6rg,x,train\n", "people.csv is not a CSV in UTF-8"),
+    ("path,id,cam,split\na1.png,J\xf6rg,x,train\n", "is not a CSV in UTF-8 .*save it as one"),
+    ("\xff\xfep\0a\0t\0h\0", "people.csv is not a CSV in UTF-8 .*save it as one"),
 ])
 def test_bad_csv_files(own, tmp_path, text, message):
     (tmp_path / "people.csv").write_bytes(text.encode("latin-1"))
@@ -51,6 +53,16 @@ def test_link_out_of_the_folder(own, tmp_path):
     (folder / "a1.png").symlink_to(tmp_path / "a1.png")
     with pytest.raises(ValueError, match="leave the folder.*a1.png"):
         datasets.read_csv(own().rename(folder / "people.csv"))
+
+
+def test_links_in_a_circle(own, tmp_path):
+    for name, other in [("a.csv", "b.csv"), ("b.csv", "a.csv")]:
+        (tmp_path / name).symlink_to(tmp_path / other)
+    with pytest.raises(FileNotFoundError, match="a.csv does not exist"):
+        datasets.read_dataset("a.csv", tmp_path)
+    rows = [("a.csv", "ann", "x", "train"), *ROWS[1:]]
+    with pytest.raises(FileNotFoundError, match="files that do not exist .*a.csv; .*a link must"):
+        datasets.read_csv(own(rows))
 
 
 def test_broken_images_are_named(own, tmp_path):
@@ -87,6 +99,9 @@ def test_manifest_is_written_and_read_back_as_it_was(own, tmp_path):
     pd.testing.assert_frame_equal(manifest.check_manifest(again, tmp_path), read)
     with pytest.raises(FileNotFoundError, match="01_data"):
         manifest.load_manifest(tmp_path / "none.csv")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="manifest.csv is damaged .*run notebooks/01_data.ipynb"):
+        manifest.load_manifest(path)
 
 
 def test_changed_image_is_noticed(own, tmp_path):

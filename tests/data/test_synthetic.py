@@ -1,6 +1,7 @@
 """The drawn data set: layout, queries, determinism, and what the pictures show."""
 
 import re
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 
@@ -50,7 +51,8 @@ def plain():
 
 
 def test_layout_is_that_of_pku_reid(small):
-    assert sorted(path.name for path in small.iterdir()) == ["spec.json", "train", "val"]
+    assert sorted(path.name for path in small.iterdir()) == ["SHA256SUMS", "spec.json", "train",
+                                                             "val"]
     assert sorted(path.name for path in (small / "val").iterdir()) == ["gallery", "query"]
     want = {(f"{person:03d}", camera, str(orientation)) for person in (1, 2, 3)
             for camera in ("01", "02") for orientation in (1, 2, 3, 4)}
@@ -125,6 +127,24 @@ def test_foreign_folder_is_refused_and_untouched(tmp_path, files):
         write_dataset(root, SMALL)
     assert read_all(root) == before
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("harm", [
+    lambda root: (root / "train/001/01_1.png").unlink(),
+    lambda root: shutil.copy(root / "train/002/01_1.png", root / "train/001/01_1.png")])
+def test_a_picture_that_is_gone_or_another_is_drawn_again(small, tmp_path, harm, capsys):
+    root = shutil.copytree(small, tmp_path / "set")
+    harm(root)
+    write_dataset(root, SMALL)
+    assert read_all(root) == read_all(small)
+    assert "not as drawn, or without a checksum (1): train/001/01_1" in capsys.readouterr().out
+
+
+def test_a_drawn_folder_without_its_specification_may_be_deleted(small, tmp_path):
+    root = shutil.copytree(small, tmp_path / "set")
+    (root / "spec.json").unlink()
+    with pytest.raises(ValueError, match=f"{root} .*delete it and it is drawn again"):
+        write_dataset(root, SMALL)
 
 
 def test_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):

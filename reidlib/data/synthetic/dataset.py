@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections import Counter
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import numpy as np
 from reidlib.data.synthetic.person import make_appearance
 from reidlib.data.synthetic.scene import CAMERAS, draw_person
 from reidlib.data.synthetic.spec import SyntheticSpec
+from reidlib.utils.console import log
 from reidlib.utils.paths import write_text
 
 DRAWN_BY = "reidlib.synthetic"  # written into every drawn folder: never change it
 DRAWING = 1  # raise it when the pictures change, so that folders drawn before are drawn again
+SUMS = "SHA256SUMS"  # next to spec.json: what was drawn
 Key = tuple[int, int, int]  # person, camera, orientation
 
 
@@ -62,6 +65,12 @@ def draw_all(root: Path, spec: SyntheticSpec) -> None:
             shutil.copyfile(paths[0], path)
 
 
+def checksums(root: Path) -> list[str]:
+    """A line ``<SHA-256>  <path>`` for each picture below ``root``, as sha256sum writes it."""
+    return [f"{sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root).as_posix()}"
+            for path in sorted(root.rglob("*.png"))]
+
+
 def is_ours(root: Path) -> bool:
     """Whether the folder holds what `write_dataset` wrote, and nothing else."""
     try:
@@ -70,26 +79,33 @@ def is_ours(root: Path) -> bool:
     except (OSError, ValueError):
         return False
     return (isinstance(record, dict) and record.get("drawn_by") == DRAWN_BY
-            and names <= {"train", "val", "spec.json"})
+            and names <= {"train", "val", "spec.json", SUMS})
 
 
 def write_dataset(root: Path, spec: SyntheticSpec) -> Path:
     """Draw the data set into ``root``, completely or not at all; returns the resolved folder.
 
-    A folder that already holds this spec is left as it is, one of another spec is replaced.
-    Raises ValueError if ``root`` exists and holds anything else.
+    A folder that holds the pictures of this spec is left as it is. One of another spec, or whose
+    pictures have changed, is replaced. Raises ValueError if ``root`` holds anything else.
     """
     root = Path(root).resolve()
     text = json.dumps({"drawn_by": DRAWN_BY, "drawing": DRAWING, **asdict(spec)}, indent=2) + "\n"
     if root.exists() and not is_ours(root):
-        raise ValueError(f"{root} exists and is not a drawn data set; choose another folder")
+        raise ValueError(f"{root} exists and is not a complete drawn data set; if nothing in it is "
+                         "yours, delete it and it is drawn again")
     if root.exists() and (root / "spec.json").read_text(encoding="utf-8") == text:
-        return root
+        drawn = (root / SUMS).read_text(encoding="utf-8") if (root / SUMS).is_file() else ""
+        changed = sorted({line[66:] for line in {*drawn.splitlines()} ^ {*checksums(root)}})
+        if not changed:
+            return root
+        log(f"{root}: pictures that are not as drawn, or without a checksum ({len(changed)}): "
+            f"{', '.join(changed[:5])}; all are drawn again")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as temporary:
         new = Path(temporary, "new")
         draw_all(new, spec)
         write_text(new / "spec.json", text)
+        write_text(new / SUMS, "\n".join(checksums(new)) + "\n")
         if root.exists():
             root.rename(Path(temporary, "old"))
         new.rename(root)
