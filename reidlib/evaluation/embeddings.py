@@ -1,4 +1,4 @@
-"""Images -> embeddings of them and their mirrors -> each query's ranked gallery."""
+"""Images -> embeddings of them and of their mirrors, with what the protocols ask about them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reidlib.data.manifest import JUNK_ID
+from reidlib.utils.errors import check_choice
 from reidlib.utils.paths import atomic_write
 
 FLIPS = ("none", "query", "both")
@@ -82,8 +83,7 @@ def pool(query: Embeddings, gallery: Embeddings) -> tuple[Embeddings, Embeddings
 
 def check_pair(query: Embeddings, gallery: Embeddings, flip: str) -> None:
     """Raise ValueError where the two cannot be compared, or the flip is unknown."""
-    if flip not in FLIPS:
-        raise ValueError(f"unknown flip {flip!r}; known: {', '.join(FLIPS)}")
+    check_choice("flip", flip, FLIPS)
     check_features(query.emb, gallery.emb)
 
 
@@ -109,8 +109,12 @@ def embed(model: nn.Module, images: Tensor, batch_size: int = 64) -> tuple[np.nd
     model.eval()
     device = next(model.parameters()).device
     plain, mirrored = [], []
-    for batch in images.split(batch_size):
-        batch = batch.to(device)
-        plain.append(model.embed(batch).float().cpu())
-        mirrored.append(model.embed(batch.flip(-1)).float().cpu())
+    try:
+        for batch in images.split(batch_size):
+            batch = batch.to(device)
+            plain.append(model.embed(batch).float().cpu())
+            mirrored.append(model.embed(batch.flip(-1)).float().cpu())
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"no memory left on {device} to embed {batch_size} images at a time: "
+                          "take a smaller backbone or image_size, or --device cpu") from error
     return torch.cat(plain).numpy(), torch.cat(mirrored).numpy()

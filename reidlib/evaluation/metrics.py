@@ -1,4 +1,4 @@
-"""Ranks of the matches -> AP, CMC, INP, in closed form: NumPy only, all queries at once.
+"""Ranks of the matches -> AP, CMC, INP, in closed form, all queries at once.
 
 ``ranks`` holds the ranks (from 1, ascending) of each query's matches, one query after the other;
 ``counts`` says how many each query has, at least one. Whatever a protocol drops has been dropped
@@ -6,6 +6,8 @@ before. Values are fractions in [0, 1], one a query.
 """
 
 import numpy as np
+
+from reidlib.utils.errors import check_choice
 
 VALUES = ("AP", "INP", "first_hit", "rank1", "rank5", "rank10")  # of one query, in tables
 
@@ -18,13 +20,12 @@ def average_precision(ranks: np.ndarray, counts: np.ndarray, rule: str = "rectan
     mean over the matches of the precisions just before and at it, the curve starting at 1 (the
     original Market-1501 script, Zheng et al. 2015).
     """
+    check_choice("rule", rule, ("rectangle", "trapezoid"))
     found = _found(ranks, counts)
     precision = found / ranks
     if rule == "trapezoid":
         before = np.where(ranks > 1, (found - 1) / np.maximum(ranks - 1, 1), 1.0)
         precision = (before + precision) / 2
-    elif rule != "rectangle":
-        raise ValueError(f"unknown rule {rule!r}; known: rectangle, trapezoid")
     return np.add.reduceat(precision, _starts(counts)) / counts
 
 

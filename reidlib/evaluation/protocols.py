@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reidlib.utils.errors import check_choice
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -34,6 +36,7 @@ class Protocol:
         own_camera = np.logical_and(same_person, same_camera)
         return ~(dropped | np.logical_and(own_camera, self.drop_same_camera))
 
+
 PROTOCOLS = {p.name: p for p in (
     Protocol("standard", True, True, False, None, "rectangle",
              "Market-1501 as torchreid and TransReID score it"),
@@ -50,10 +53,10 @@ PROTOCOLS = {p.name: p for p in (
     Protocol("single-shot", True, True, False, None, "rectangle",
              "CUHK03's single-gallery-shot rule", draws=100),
 )}
-SHOWN = ("standard", "lat-top10")  # the standard one and the paper's, always side by side
+PAPER_PROTOCOL = "lat-top10"
+SHOWN = ("standard", PAPER_PROTOCOL)  # always side by side
 
 
 def get_protocol(name: str) -> Protocol:
-    if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+    check_choice("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

@@ -11,7 +11,7 @@ from reidlib.evaluation.protocols import Protocol, get_protocol
 
 @dataclass(frozen=True)
 class Ranking:
-    """Every query's gallery, nearest first; what search, scoring and drawing share.
+    """Every query's gallery, nearest first, and what a protocol counts of it.
 
     Equal similarities rank wrong images before right ones, so that a tie never helps and the
     order of files never matters.
@@ -23,12 +23,6 @@ class Ranking:
     order: np.ndarray  # (query, gallery) gallery indices, nearest first
     hits: np.ndarray   # (query, gallery) bool along the ranking: same person
     keep: np.ndarray   # (query, gallery) bool along the ranking: the protocol counts this image
-
-    def __post_init__(self):
-        shape = (len(self.query.ids), len(self.gallery.ids))
-        for name in ("order", "hits", "keep"):
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} has shape {getattr(self, name).shape}, not {shape}")
 
     def kept(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Gallery indices and hits of query ``i``, nearest first, only what the protocol counts."""

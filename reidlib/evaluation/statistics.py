@@ -1,4 +1,4 @@
-"""How sure is a score, and is a difference real? Bootstrap over identities, NumPy and pandas only.
+"""How sure is a score, and is a difference real? Bootstrap over identities.
 
 Queries of one person succeed and fail together, so a resample draws **people**, with replacement,
 and takes all queries of each (Field and Welsh 2007, "Bootstrapping clustered data"). An interval
@@ -6,14 +6,16 @@ answers "what would other people have given, with these trained models?"; what o
 seeds give is ``std``, a number of its own. With few people (a dozen, say) a percentile
 interval is too narrow.
 
-Tables are the per-query tables of ``results.read_tables``, cut to one results row and one
-protocol; queries that were not scored (AP is NaN) are left out. Values are fractions in [0, 1].
+Tables are the per-query tables of ``experiments.records.read_tables``, cut to one results row and
+one protocol; queries that were not scored (AP is NaN) are left out. Values are fractions in [0, 1].
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from reidlib.utils.errors import check_choice
 
 COLUMNS = {"mAP": "AP", "mINP": "INP", "rank1": "rank1", "rank5": "rank5", "rank10": "rank10"}
 BLOCK = 1_000_000  # people drawn at once: some 30 MB, however many resamples
@@ -75,7 +77,10 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, score: str = "mAP",
         ValueError: as ``interval``, or the two sides score different queries (names up to 5).
     """
     tables = _queries_by_seed(before, score), _queries_by_seed(after, score)
-    _check_same_queries(*(table.index for table in tables))
+    unmatched = tables[0].index.symmetric_difference(tables[1].index)
+    if len(unmatched):
+        raise ValueError(f"before scores {len(tables[0])} queries, after {len(tables[1])}, and "
+                         f"{len(unmatched)} have no partner: {_names(unmatched)}")
     gain = tables[1].mean(axis=1) - tables[0].mean(axis=1)
     means = _resample(gain, n_resamples, seed).round(TIE)
     share = 0.5 + np.sign(means).mean() / 2
@@ -99,8 +104,7 @@ def verdict(comparison: Comparison) -> str:
 
 def _queries_by_seed(per_query: pd.DataFrame, score: str) -> pd.DataFrame:
     """Scored queries (rows: id, path; sorted, so file order is of no effect) by seed (columns)."""
-    if score not in COLUMNS:
-        raise ValueError(f"unknown score {score!r}; known: {', '.join(COLUMNS)}")
+    check_choice("score", score, COLUMNS)
     scored = per_query.dropna(subset=["AP", COLUMNS[score]])
     if scored.empty:
         raise ValueError(f"no scored query: none of {len(per_query)} rows has a {score}")
@@ -115,13 +119,6 @@ def _queries_by_seed(per_query: pd.DataFrame, score: str) -> pd.DataFrame:
         raise ValueError(f"{len(partly)} queries are not scored in every seed, or not as the same "
                          f"person: {_names(partly)}")
     return table
-
-
-def _check_same_queries(before: pd.Index, after: pd.Index) -> None:
-    unmatched = before.symmetric_difference(after)
-    if len(unmatched):
-        raise ValueError(f"before scores {len(before)} queries, after {len(after)}, and "
-                         f"{len(unmatched)} have no partner: {_names(unmatched)}")
 
 
 def _names(queries: pd.Index) -> str:

@@ -27,8 +27,7 @@ def run_all(study: Study, root: Path, device: str = "auto", jobs: int = 1,
 
     ``again``: forget the runs that are finished.
     """
-    presets = study.all_presets
-    labs = []
+    presets, labs = study.all_presets, []
     for part, workspace in parts(study, root):
         prepare_study(part, workspace)
         labs.append(Experiment(workspace, device))

@@ -91,11 +91,6 @@ class TrainConfig:
         return self
 
     @property
-    def part_size(self) -> int:
-        """Images in memory at a time."""
-        return self.batch_size // self.accumulate
-
-    @property
     def run_id(self) -> str:
         return f"{self.preset}-s{self.seed}"
 

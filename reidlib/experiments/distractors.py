@@ -14,7 +14,7 @@ from reidlib.data.manifest import Dataset
 from reidlib.evaluation.embeddings import Embeddings, embed_people, join, pool
 from reidlib.evaluation.protocols import get_protocol
 from reidlib.evaluation.scoring import evaluate
-from reidlib.experiments.presets import COMPARED, ResultRow
+from reidlib.experiments.presets import ResultRow
 from reidlib.experiments.records import read_run, write_run
 from reidlib.experiments.runner import Experiment
 from reidlib.models import files
@@ -55,7 +55,7 @@ def score(query: Embeddings, gallery: Embeddings, others: Embeddings, flip: str)
 
 
 def embed_distractors(model: nn.Module, people: Dataset, name: str) -> Embeddings:
-    """Their embeddings, block by block: nothing but them is kept."""
+    """Their embeddings, block by block: nothing else is kept."""
     starts, size = range(0, len(people.manifest), BLOCK), model.image_size[0]
     done = []
     for start in progress_bar(starts, len(starts), name, "block", least=2):
@@ -102,6 +102,5 @@ def run_all(workspace: Workspace, images: str, device: str = "auto") -> None:
     """Score the models that are compared everywhere, in the study's first seed."""
     lab = Experiment(workspace, device)
     people = distractor_images(images)
-    for model in COMPARED:
-        if model.preset in lab.study.all_presets:
-            run(lab, people, model, lab.study.seeds[0])
+    for model in lab.compared():
+        run(lab, people, model, lab.study.seeds[0])

@@ -8,7 +8,6 @@ import pandas as pd
 import timm
 
 from reidlib.evaluation.protocols import SHOWN
-from reidlib.experiments.presets import COMPARED
 from reidlib.experiments.records import device_name, read_run
 from reidlib.experiments.runner import Experiment
 from reidlib.utils.paths import Workspace, atomic_write, write_text
@@ -43,16 +42,18 @@ def card(record: dict) -> str:
     shown = scores[scores["protocol"].isin(SHOWN) & ~scores["reranked"]]
     table = pd.DataFrame({"protocol": shown["protocol"], "flip": shown["flip"],
                           "mAP": shown["mAP"].map(percent), "rank-1": shown["rank1"].map(percent)})
-    licence = timm.get_pretrained_cfg(config["backbone"]).license if config["pretrained"] else None
+    backbone = "from scratch"
+    if config["pretrained"]:
+        known = timm.get_pretrained_cfg(config["backbone"])
+        backbone = f"timm weights, {known and known.license or 'licence not stated'}"
     name = record["data"]["name"].removesuffix("-dev")
     parameters = pd.DataFrame({"parameter": config.keys(), "value": map(str, config.values())})
-    return render(CARD, record=record, scores=table, parameters=parameters, licence=licence,
+    return render(CARD, record=record, scores=table, parameters=parameters, backbone=backbone,
                   terms=TERMS.get(name, "those of its owner"), device=device_name(record))
 
 
 def export_all(workspace: Workspace, device: str = "auto") -> Iterator[Path]:
     """Export the models of a study's first seed that are compared everywhere, one by one."""
     lab = Experiment(workspace, device)
-    for model in COMPARED:
-        if model.preset in lab.study.all_presets:
-            yield export(lab, model.preset, lab.study.seeds[0])
+    for model in lab.compared():
+        yield export(lab, model.preset, lab.study.seeds[0])

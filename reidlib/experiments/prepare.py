@@ -15,14 +15,12 @@ from reidlib.utils.paths import Workspace, write_csv
 
 
 def prepare_study(study: Study, workspace: Workspace) -> Dataset:
-    """Read (or draw) and check the study's data; write its manifest, then fix the study."""
+    """Read (or draw) and check the study's data; write its manifest, then save the study."""
     root = _drawn(study, workspace)
     if root:
         write_dataset(root, make_spec(study.synthetic))
     dataset = read_dataset(study.dataset, root)
-    if study.folds and study.fold is None:
-        raise ValueError(f"study {study.name!r} has {study.folds} folds, each of which is a study "
-                         f"of its own: `reidlib study --study {study.name}` runs them all")
+    study.check_one_split()
     if study.folds:
         split = split_identities(dataset.manifest, study.folds, study.fold, study.people)
         dataset = replace(dataset, manifest=split)
@@ -37,28 +35,36 @@ def prepare_study(study: Study, workspace: Workspace) -> Dataset:
 
 
 def open_dataset(study: Study, workspace: Workspace) -> Dataset:
-    """The data that 01_data checked; FileNotFoundError, naming it, where it has not."""
-    manifest = load_manifest(workspace.reports / "manifest.csv")
+    """The data that 01_data checked; FileNotFoundError, naming it, where it has not.
+
+    Raises ValueError if the manifest is not the one that it wrote for this study.
+    """
+    path = workspace.reports / "manifest.csv"
+    manifest = load_manifest(path)
     name, root = locate(study.dataset, _drawn(study, workspace))
     if not root.is_dir():
         raise FileNotFoundError(f"no images at {root}: run notebook 01_data (or make report) for "
                                 f"study {study.name!r} first")
-    return Dataset(name, root, manifest)
+    dataset = Dataset(name, root, manifest)
+    if dataset.checksum != study.checksum:
+        raise ValueError(f"{path} has the checksum {dataset.checksum}, but study.json next to it "
+                         f"{study.checksum}: one of them was changed; run notebook 01_data again")
+    return dataset
 
 
-def fixed_or_new(workspace: Workspace) -> Study:
-    """The study as it was fixed for this workspace, else as its file says."""
+def saved_or_new(workspace: Workspace) -> Study:
+    """The study as it was saved in this workspace, else as its file says."""
     study, path = load_study(workspace.study), workspace.reports / "study.json"
     if not path.is_file():
         return study
-    fixed = read_study(workspace)
+    saved = read_study(workspace)
     differing = [f"{name} {before} instead of {now}" for name, now, before in
-                 ((f.name, getattr(study, f.name), getattr(fixed, f.name)) for f in fields(Study))
+                 ((f.name, getattr(study, f.name), getattr(saved, f.name)) for f in fields(Study))
                  if name != "checksum" and now != before]
     if differing:
-        log(f"{study.name} as {path} fixed it, not as its parameter file says: "
+        log(f"{study.name} as {path} has it, not as its parameter file says: "
             f"{'; '.join(differing)}. Delete that file, or run 01_data, to take the new values")
-    return fixed
+    return saved
 
 
 def _drawn(study: Study, workspace: Workspace) -> Path | None:

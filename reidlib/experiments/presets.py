@@ -10,8 +10,7 @@ from reidlib.experiments.config import TrainConfig
 from reidlib.utils.errors import check_choice, plain
 from reidlib.utils.paths import todays_names
 
-# The runs behind the paper's rows, as differences from its baseline. am_margin is the 0.35 of Wang
-# et al. (2018), triplet_margin the usual 0.3; the paper states neither.
+# am_margin: 0.35 of Wang et al. (2018); triplet_margin: the usual 0.3; the paper states neither
 PRESETS: dict[str, dict[str, Any]] = {
     "untrained": {"epochs": 0},
     "baseline": {},
@@ -22,7 +21,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     # ours: the candidate of pku-reid-finalists that did best on held-out training people
     "best": {"backbone_lr": 1e-4, "local_weight": 32.0, "feature": "local"},
 }
-
 # at the learning rate of `best`: is a verdict on the paper's ideas one on rates?
 PRESETS |= {f"{name}-1e-4": {**PRESETS[name], "backbone_lr": 1e-4}
             for name in ("baseline", "improved")}
@@ -44,8 +42,9 @@ class ResultRow:
 
     label: str
     preset: str
-    flip: str  # "none" | "query" | "both", see evaluation.ranking
+    flip: str  # "none" | "query" | "both", see evaluation.embeddings
     reranked: bool = False
+
 
 CUMULATIVE = (  # the paper's rows, each on top of the one above, between nothing and re-ranking
     ResultRow("not fine-tuned", "untrained", "none"),
@@ -105,4 +104,5 @@ def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None 
     try:
         return TrainConfig(**{**overrides, **changes}, preset=preset, seed=seed)
     except ValidationError as error:
-        raise ValueError(plain(error)) from error
+        own = ", ".join(f"{name}: {value}" for name, value in changes.items())
+        raise ValueError(plain(error) + f" (preset {preset} has {own})" * bool(own)) from error

@@ -58,14 +58,21 @@ def read_run(folder: Path) -> dict:
                          "notebook again") from error
 
 
+def maker(study: Study, preset: str, seed: int) -> str:
+    """What makes a run: the notebook that trains the preset, or a command where none does."""
+    if study.folds:
+        return f"reidlib study --study {study.name}"
+    return NOTEBOOKS.get(preset) or (
+        f"reidlib run --study {study.name} --preset {preset} --seed {seed}")
+
+
 def collect_runs(study: Study, workspace: Workspace, presets: Iterable[str],
-                 maker: str | None = None) -> list[dict]:
+                 command: str | None = None) -> list[dict]:
     """The finished runs of the presets in all of the study's seeds.
 
     Raises:
         FileNotFoundError: one is missing, or was run with another configuration or on other
-            data than 01_data found; the message names what to run: ``maker``, a command, or else
-            the preset's notebook.
+            data than 01_data found; the message says what to run: ``command``, or else ``maker``.
     """
     records = []
     for preset in presets:
@@ -77,7 +84,7 @@ def collect_runs(study: Study, workspace: Workspace, presets: Iterable[str],
                 found = ("it is not there" if record is None else "it has another configuration"
                          if record["config"] != asdict(config) else "it was run on other data")
                 raise FileNotFoundError(f"run {config.run_id} is needed and {found}: "
-                                        f"run {maker or NOTEBOOKS[preset]} first")
+                                        f"run {command or maker(study, preset, seed)} first")
             records.append(record)
     return records
 

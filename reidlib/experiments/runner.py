@@ -17,13 +17,12 @@ from reidlib.evaluation.protocols import PROTOCOLS
 from reidlib.evaluation.ranking import Ranking, rank_gallery
 from reidlib.evaluation.scoring import evaluate, true_positive_rates
 from reidlib.experiments.config import TrainConfig
-from reidlib.experiments.prepare import fixed_or_new, open_dataset, prepare_study
-from reidlib.experiments.presets import NOTEBOOKS, RESULT_ROWS
-from reidlib.experiments.records import RUN_FILES, publish_run, read_run, write_run
+from reidlib.experiments.prepare import open_dataset, prepare_study, saved_or_new
+from reidlib.experiments.presets import COMPARED, RESULT_ROWS, ResultRow
+from reidlib.experiments.records import RUN_FILES, maker, publish_run, read_run, write_run
 from reidlib.experiments.study import load_study, read_study
 from reidlib.experiments.train import model_arguments, train
 from reidlib.models.files import save
-from reidlib.models.la_transformer import LATransformer
 from reidlib.utils import reproducibility
 from reidlib.utils.console import log
 from reidlib.utils.distributed import is_main, join_processes, n_processes, wait_for_all
@@ -78,7 +77,7 @@ class Experiment:
         """
         config = self.study.config(preset, seed)
         folder, target = self._folder(config), self.workspace.runs / config.run_id
-        published = self._published(config)
+        published = self.finished(preset, seed)
         trained = (folder / "run.json").is_file()
         wait_for_all()  # all have looked before one writes
         if published:
@@ -95,11 +94,12 @@ class Experiment:
         wait_for_all()
         return read_run(target)
 
-    def runs(self, presets: Iterable[str]) -> list[dict]:
-        """Records of all presets in all seeds of the study, one after the other.
+    def train_all(self, presets: Iterable[str]) -> list[dict]:
+        """Records of all presets in all seeds of the study, each trained now unless it is finished.
 
-        Within ``joblib.parallel_config(n_jobs=...)`` as many at a time, in processes of their own;
-        with ``backend="dask"`` or ``"ray"`` on a cluster that shares this workspace's folder.
+        One after the other; within ``joblib.parallel_config(n_jobs=...)`` as many at a time, in
+        processes of their own; with ``backend="dask"`` or ``"ray"`` on a cluster that shares this
+        workspace's folder.
         """
         self.decode()
         return joblib.Parallel()(joblib.delayed(self.run)(preset, seed) for preset in presets
@@ -127,8 +127,8 @@ class Experiment:
         """The weights of a finished run, for ``reidlib.models.files.load``.
 
         Raises:
-            FileNotFoundError: the run is not finished (names the notebook to run), or its record
-                alone is here (``train_missing_weights`` makes the rest).
+            FileNotFoundError: the run is not finished (names what to run), or its record alone is
+                here (``train_missing_weights`` makes the rest).
         """
         return self._saved(preset, seed) / "weights.safetensors"
 
@@ -138,8 +138,8 @@ class Experiment:
         folder = self._folder(config)
         if not (folder / "run.json").is_file():
             cure = ("its record is here, its weights are not: train_missing_weights makes them"
-                    if self._published(config) else
-                    f"run notebook {NOTEBOOKS.get(preset, '01_data')} first")
+                    if self.finished(preset, seed) else
+                    f"run {maker(self.study, preset, seed)} first")
             raise FileNotFoundError(f"run {config.run_id} has no weights in {folder}: {cure}")
         return folder
 
@@ -148,9 +148,10 @@ class Experiment:
 
         Does nothing for a run that is not finished at all, or has its weights.
         """
-        for config in (self.study.config(preset, seed) for preset in presets):
+        for preset in presets:
+            config = self.study.config(preset, seed)
             folder = self._folder(config)
-            wanted = not (folder / "run.json").is_file() and self._published(config)
+            wanted = not (folder / "run.json").is_file() and self.finished(preset, seed)
             wait_for_all()  # all have looked before one writes
             if not wanted:
                 continue
@@ -161,21 +162,28 @@ class Experiment:
             log(f"{config.run_id}: trained again, its mAP is within {percent(gap)} points of the "
                 "record's, which stays")
 
+    def compared(self) -> list[ResultRow]:
+        """The models that are compared everywhere; ValueError where the study runs none of them."""
+        rows = [row for row in COMPARED if row.preset in self.study.all_presets]
+        if not rows:
+            raise ValueError(f"study {self.study.name!r} runs none of "
+                             f"{', '.join(row.preset for row in COMPARED)}; take one that does")
+        return rows
+
     def finished(self, preset: str, seed: int) -> bool:
         """Is this very run among the reports, complete and scored by today's rules?"""
-        return self._published(self.study.config(preset, seed))
-
-    def _published(self, config: TrainConfig) -> bool:
+        config = self.study.config(preset, seed)
         target = self.workspace.runs / config.run_id
         if not all((target / name).is_file() for name in RUN_FILES):
             return False
         record = read_run(target)
-        return (record["fingerprint"] == config.fingerprint(self.dataset.checksum)
-                and _same_rules(record))
+        return record["fingerprint"] == self._fingerprint(config) and _same_rules(record)
+
+    def _fingerprint(self, config: TrainConfig) -> str:
+        return config.fingerprint(self.dataset.checksum)
 
     def _folder(self, config: TrainConfig) -> Path:
-        fingerprint = config.fingerprint(self.dataset.checksum)
-        return self.workspace.artifacts / f"{config.run_id}-{fingerprint[:8]}"
+        return self.workspace.artifacts / f"{config.run_id}-{self._fingerprint(config)[:8]}"
 
     def _images(self, split: str) -> Tensor:
         size = self.study.config("baseline", 0).image_size
@@ -197,7 +205,8 @@ class Experiment:
             return
         start = time.perf_counter()
         for split in ("query", "gallery"):
-            self._embed(model, split, folder)
+            embed_people(model, self._images(split), self._split(split)).save(
+                folder / f"{split}.npz")
         cost = {"train_seconds": sum(row["seconds"] for row in history),
                 "embed_seconds": time.perf_counter() - start, "processes": n_processes(),
                 **reproducibility.provenance(self.device)}
@@ -220,17 +229,13 @@ class Experiment:
         write_run(folder, {
             "run_id": config.run_id, "study": self.study.name, "preset": config.preset,
             "seed": config.seed, "config": asdict(config),
-            "fingerprint": config.fingerprint(self.dataset.checksum),
+            "fingerprint": self._fingerprint(config),
             "data": {"name": self.dataset.name, "checksum": self.dataset.checksum,
                      "counts": self.dataset.counts().to_dict("index")},
             **RULES, "cost": cost,
             "scores": scores.astype(object).where(scores.notna(), None).to_dict("records"),
             "verification": pd.concat(rates).to_dict("records"),
         }, {"per_query": per_query, "cmc": cmc})
-
-    def _embed(self, model: LATransformer, split: str, folder: Path) -> None:
-        embedded = embed_people(model, self._images(split), self._split(split))
-        embedded.save(folder / f"{split}.npz")
 
 
 def open_study(name: str, workspace: Path | str | None = None, device: str = "auto") -> Experiment:
@@ -247,6 +252,6 @@ def run_one(workspace: Workspace, preset: str, seed: int, device: str = "auto",
     load_study(workspace.study).config(preset, seed)
     join_processes(reproducibility.pick_device(device))
     if is_main():
-        prepare_study(fixed_or_new(workspace), workspace)
+        prepare_study(saved_or_new(workspace), workspace)
     wait_for_all()
     return Experiment(workspace, device, tracker).run(preset, seed)

@@ -45,7 +45,7 @@ class Study:
                 raise ValueError(f"{what} are {list(values)}; expected different ones")
         for name in (*self.presets, *self.candidates):
             if not re.fullmatch(r"\w[\w.-]*", name):
-                raise ValueError(f"{name!r} is no name of a preset or candidate; expected "
+                raise ValueError(f"{name!r} is not a name for a preset or candidate; expected "
                                  "letters, digits, - and .")
         for name, changes in self.candidates.items():
             if name in PRESETS or "image_size" in changes:
@@ -72,6 +72,13 @@ class Study:
         """Whether the data are a user's own."""
         return self.dataset.endswith(".csv")
 
+    def check_one_split(self) -> None:
+        """ValueError for a study in folds, each of which has data and runs of its own."""
+        if self.folds and self.fold is None:
+            raise ValueError(f"study {self.name!r} has {self.folds} folds, each with data and runs "
+                             f"of its own: `reidlib study --study {self.name}` runs them all; "
+                             "anything else takes a study without folds")
+
     def config(self, preset: str, seed: int) -> TrainConfig:
         return make_config(preset, seed, self.train, self.candidates)
 
@@ -91,7 +98,7 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name} is no YAML in UTF-8: {error}") from error
+        raise ValueError(f"{path.name} is not YAML in UTF-8: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("dataset"), str):
         raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset: name`")
     known = [f.name for f in fields(Study) if f.name not in ("name", "checksum")]
@@ -119,24 +126,26 @@ class UniqueKeys(yaml.SafeLoader):
 
 
 def write_study(study: Study, workspace: Workspace) -> None:
-    """Fix what the study's notebooks run: they all read this file."""
+    """Save what the study's notebooks run: they all read this file."""
     write_json(workspace.reports / "study.json", asdict(study))
 
 
 def read_study(workspace: Workspace) -> Study:
-    """The study as 01_data fixed it.
+    """The study as 01_data saved it.
 
     Raises:
         FileNotFoundError: 01_data has not been run in this workspace.
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or the study is in folds and has no runs of its own.
     """
     path = workspace.reports / "study.json"
     if not path.is_file():
+        if (PARAMS / f"{workspace.study}.yaml").is_file():
+            load_study(workspace.study).check_one_split()
         raise FileNotFoundError(f"no {path}: run notebook 01_data for study "
                                 f"{workspace.study!r} first; it checks the data")
     try:
         return Study(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         reason = plain(error) if isinstance(error, ValidationError) else error
-        raise ValueError(f"{path} is no study ({reason}); delete it and run notebook 01_data "
+        raise ValueError(f"{path} is not a study ({reason}); delete it and run notebook 01_data "
                          "again") from error

@@ -72,8 +72,8 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
                                   folder=checkpoint and checkpoint.parent) as accelerator,
           compiled(model) if config.compiled else nullcontext(),
           reproducibility.algorithms(config.deterministic)):
-        sampler = build_sampler(labels, config.part_size, config.images_per_identity, config.seed,
-                                distributed.n_processes())
+        sampler = build_sampler(labels, config.batch_size // config.accumulate,
+                                config.images_per_identity, config.seed, distributed.n_processes())
         batches = Batches(images, labels, sampler, device, config.random_erasing,
                           fill=tuple(model.mean.flatten().tolist()),
                           rows=torch.from_numpy(np.flatnonzero(~held_out)), share=distributed.share)

@@ -22,5 +22,5 @@ def lab(study, tmp_path_factory):
     workspace = Workspace("smoke", tmp_path_factory.mktemp("workspace"))
     prepare_study(study, workspace)
     lab = Experiment(workspace, "cpu")
-    lab.runs(study.all_presets)
+    lab.train_all(study.all_presets)
     return lab

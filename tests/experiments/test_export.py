@@ -1,6 +1,9 @@
 """Trained models to take away, with a card that says where they come from."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from reidlib import cli
 from reidlib.evaluation.embeddings import embed
@@ -28,3 +31,17 @@ def test_exported_weights_and_their_card(lab, capsys):
     card = export.card({**record, "config": pretrained,
                          "data": {**record["data"], "name": "market1501-dev"}})
     assert "timm weights, apache-2.0" in card and "Market-1501, for research" in card
+    unlisted = {**pretrained, "backbone": "vit_base_patch16_224.bamboo"}
+    assert "Backbone: timm weights, licence not stated." in export.card(
+        {**record, "config": unlisted})
+
+
+def test_a_study_without_models_to_take_away_says_so(lab, tmp_path, capsys, monkeypatch):
+    """In folds, each of which has weights of its own; and of candidates alone."""
+    for command in ("export", "distractors"):
+        assert cli.main([command, "--study", "pku-reid-folds", "--workspace", str(tmp_path)]) == 1
+        assert "'pku-reid-folds' has 6 folds, each with data and runs" in capsys.readouterr().err
+    candidates = replace(lab.study, presets=(), candidates={"quick": {"epochs": 1}})
+    monkeypatch.setattr(lab, "study", candidates)
+    with pytest.raises(ValueError, match="study 'smoke' runs none of baseline, improved, best"):
+        lab.compared()

@@ -13,7 +13,7 @@ from reidlib.experiments.study import load_study
 from reidlib.utils.paths import Workspace
 
 
-def test_a_study_that_was_fixed_before_says_where_it_differs(tmp_path, capsys, monkeypatch):
+def test_a_study_that_was_saved_before_says_where_it_differs(tmp_path, capsys, monkeypatch):
     command = ["run", "--study", "smoke", "--preset", "untrained", "--workspace", str(tmp_path)]
     study = load_study("smoke")
     assert cli.main(command) == 0 and "parameter file" not in capsys.readouterr().out
@@ -25,7 +25,7 @@ def test_a_study_that_was_fixed_before_says_where_it_differs(tmp_path, capsys, m
     assert "Delete that file, or run 01_data, to take the new values" in said
     (tmp_path / "reports/smoke/study.json").write_text("{")
     assert cli.main(command) == 1
-    assert "study.json is no study" in capsys.readouterr().err
+    assert "study.json is not a study" in capsys.readouterr().err
 
 
 def test_pictures_that_are_not_there_name_the_notebook(study, tmp_path):

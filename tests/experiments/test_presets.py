@@ -61,3 +61,9 @@ def test_unknown_names_come_with_the_nearest_known_one():
 def test_a_study_cannot_set_what_the_presets_differ_in(idea):
     with pytest.raises(ValueError, match=f"^{idea} is what the presets differ in"):
         make_config("baseline", overrides={idea: 1})
+
+
+def test_an_error_says_what_the_preset_itself_sets():
+    with pytest.raises(ValueError, match=r"batch_size 3 is not a multiple of images_per_identity 4 "
+                                         r"\(preset improved has .*images_per_identity: 4"):
+        make_config("improved", overrides={"batch_size": 3})

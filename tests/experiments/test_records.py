@@ -15,7 +15,6 @@ from reidlib.experiments.records import (
     write_run,
 )
 from reidlib.experiments.study import load_study
-from reidlib.report import tables
 from reidlib.utils import paths
 from reidlib.utils.paths import Workspace
 
@@ -58,9 +57,14 @@ def test_runs_are_collected_in_all_seeds(study, workspace):
     assert np.isinf(queries["first_hit"]).all() and queries["INP"].isna().all()
 
 
-def test_a_missing_or_other_run_names_its_notebook(study, workspace):
+def test_a_missing_or_other_run_names_its_notebook_or_command(study, workspace):
     with pytest.raises(FileNotFoundError, match="baseline-s0.*not there: run 02_base"):
         collect_runs(study, workspace, ["baseline"])
+    with pytest.raises(FileNotFoundError, match="run reidlib run --study smoke --preset "
+                       "baseline-1e-4 --seed 0 first"):
+        collect_runs(study, workspace, ["baseline-1e-4"])
+    with pytest.raises(FileNotFoundError, match="run reidlib study --study smoke first"):
+        collect_runs(replace(study, folds=2, fold=0), workspace, ["baseline"])
     with pytest.raises(FileNotFoundError, match="not there: run reidlib study first"):
         collect_runs(study, workspace, ["baseline"], "reidlib study")
     publish(study, workspace)
@@ -110,26 +114,6 @@ def test_identities_stay_text(study, workspace):
     read = read_tables([{"folder": workspace.runs / "x", "run_id": "x", "preset": "p",
                                  "seed": 0}], "per_query")
     assert read["id"].tolist() == ["001", "NA"] and read["AP"].isna().tolist() == [False, True]
-
-
-def test_largest_gains_follow_the_rule():
-    before = per_query(AP=[0.1, 0.9, 0.2, 0.3], first_hit=[2, 1, 5, 3])
-    after = per_query(AP=[0.3, 1.0, 0.9, 0.9], first_hit=[1, 1, 1, 2])
-    gains = tables.largest_gains(before, after, 5)
-    assert gains["path"].tolist() == ["2.png", "0.png"]     # 1 was right before, 3 is wrong after
-    assert gains["gain"].tolist() == pytest.approx([0.7, 0.2])
-    assert len(tables.largest_gains(before, after, 1)) == 1
-
-
-def test_worst_queries_skip_what_was_not_scored():
-    table = per_query(AP=[0.9, np.nan, 0.1, 0.5])
-    assert tables.worst_queries(table, 2)["path"].tolist() == ["2.png", "3.png"]
-
-
-def test_the_papers_numbers_are_those_of_the_paper():
-    paper = tables.paper_scores().set_index("row")
-    assert paper["mAP"].tolist() == [0.908, 0.947, 0.971, 0.975]
-    assert paper["rank1"].tolist() == [0.929, 0.964, 1.0, 1.0]
 
 
 def test_forgotten_runs_leave_checkpoints_and_everything_else(tmp_path):

@@ -1,4 +1,4 @@
-"""A study file is checked before anything runs; a fixed study is read back as it was."""
+"""A study file is checked before anything runs; a saved study is read back as it was."""
 
 from dataclasses import replace
 
@@ -60,10 +60,10 @@ def test_a_file_with_the_former_name_of_a_parameter_is_the_same_study(load):
 @pytest.mark.parametrize("text, message", [
     ("", "mine.yaml: expected `key: value` lines with at least `dataset: name`"),
     ("seeds: [1]", "with at least `dataset: name`"),
-    ("dataset: [x", "mine.yaml is no YAML"),
+    ("dataset: [x", "mine.yaml is not YAML"),
     ("dataset: x\nchecksum: y", "unknown key in mine.yaml 'checksum'; known: dataset, seeds"),
     ("dataset: x\nsedes: [1]", r"unknown key in mine.yaml 'sedes' \(did you mean 'seeds'\?\)"),
-    ("dataset: x\ndataset: y", "mine.yaml is no YAML in UTF-8: 'dataset' is there twice; keep one"),
+    ("dataset: x\ndataset: y", "mine.yaml is not YAML in UTF-8: 'dataset' is there twice"),
     ("dataset: x\ntrain: {lr: 1, lr: 2}", "'lr' is there twice; keep one"),
     ("dataset: x\ncandidates:\n  a: {lr: 1}\n  a: {}", "'a' is there twice; keep one"),
 ])
@@ -103,8 +103,8 @@ def test_a_file_that_is_no_study_is_refused(load, text, message):
      "mine.yaml: people is 'everybody'; expected 'all' or 'train'"),
     ("presets: baseline", "mine.yaml: presets is 'baseline'; expected a list"),
     ("presets: [best, best]", "mine.yaml: presets are ['best', 'best']; expected different ones"),
-    ("presets: [a/b]", "mine.yaml: 'a/b' is no name of a preset or candidate; expected letters, "
-                       "digits, - and ."),
+    ("presets: [a/b]", "mine.yaml: 'a/b' is not a name for a preset or candidate; expected "
+                       "letters, digits, - and ."),
     ("candidates: [a]", "mine.yaml: candidates is ['a']; expected `key: value` lines"),
     ("candidates: {a: 3}", "mine.yaml: candidates.a is 3; expected `key: value` lines"),
     ("candidates: {best: {}}", "mine.yaml: candidate best is {}; expected a name that no preset "
@@ -134,14 +134,14 @@ def test_an_unknown_study_comes_with_the_known_ones():
             load_study(name)
 
 
-def test_a_fixed_study_is_read_back_as_it_was(tmp_path):
+def test_a_saved_study_is_read_back_as_it_was(tmp_path):
     workspace = Workspace("smoke", tmp_path)
     study = replace(load_study("smoke"), checksum="data")
     write_study(study, workspace)
     assert read_study(workspace) == study
 
 
-def test_a_fixed_study_that_is_missing_or_damaged_says_what_to_do(tmp_path):
+def test_a_saved_study_that_is_missing_or_damaged_says_what_to_do(tmp_path):
     workspace = Workspace("smoke", tmp_path)
     with pytest.raises(FileNotFoundError, match="run notebook 01_data for study 'smoke' first"):
         read_study(workspace)
@@ -152,6 +152,6 @@ def test_a_fixed_study_that_is_missing_or_damaged_says_what_to_do(tmp_path):
                          (path.read_text().replace("5.0", "true"), "perplexity is True; expected"),
                          ("[]", "mapping")):
         path.write_text(text)
-        with pytest.raises(ValueError, match=f"study.json is no study .*({reason}).*delete it and"):
+        with pytest.raises(ValueError, match=f"study.json is not a study .*({reason}).*delete it"):
             read_study(workspace)
         write_study(load_study("smoke"), workspace)

@@ -43,7 +43,7 @@ def ws(study, tmp_path_factory):
     workspace = Workspace("smoke", root)
     prepare_study(study, workspace)
     lab = Experiment(workspace, "cpu")
-    lab.runs(KNOWN_PRESETS)
+    lab.train_all(KNOWN_PRESETS)
     paths.write_csv(workspace.tables / "audit.csv", pd.DataFrame(
         {"check": ["query copies in gallery"], "words": ["All is well."]}))
     models = tuple(model.preset for model in COMPARED)
