@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pytest import approx
 
 from reidlib.evaluation.embeddings import Embeddings, embed, embed_people, join, pool
@@ -42,6 +43,16 @@ def test_bad_embeddings_are_named(make_embedded):
         Embeddings(**fields, ids=np.array([1, 2]))
     with pytest.raises(ValueError, match="one entry an image expected in every field"):
         Embeddings(**fields, ids=np.array(["1"]))
+
+
+def test_a_full_memory_says_what_to_do(make_model, make_images, monkeypatch):
+    def full(images):
+        raise torch.OutOfMemoryError
+
+    model = make_model()
+    monkeypatch.setattr(model, "embed", full)
+    with pytest.raises(MemoryError, match="no memory left on cpu to embed 64 images at a time"):
+        embed(model, make_images(2))
 
 
 def test_a_pool_has_every_image_once_and_asks_for_people_alone(make_embedded):
