@@ -1,5 +1,9 @@
 """Small made-up models, embeddings and studies that several test files share."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; test processes share the cores
+
 import numpy as np
 import pytest
 import timm
