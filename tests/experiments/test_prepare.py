@@ -36,6 +36,15 @@ def test_pictures_that_are_not_there_name_the_notebook(study, tmp_path):
         Experiment(workspace, "cpu")
 
 
+def test_a_manifest_that_lost_a_line_is_not_trained_on(study, tmp_path):
+    workspace = Workspace("smoke", tmp_path)
+    prepare_study(study, workspace)
+    path = workspace.reports / "manifest.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match="manifest.csv has the checksum .*run notebook 01_data"):
+        Experiment(workspace, "cpu")
+
+
 def test_own_data_from_a_csv(tmp_path, monkeypatch, study):
     """A study whose dataset is a user's CSV, read from REIDLIB_DATA."""
     drawn = prepare_study(study, Workspace("smoke", tmp_path))
