@@ -1,6 +1,5 @@
 """Data sets by name -> their folders, file names and splits -> a checked manifest."""
 
-import os
 import re
 import tempfile
 import zipfile
@@ -14,7 +13,7 @@ import pandas as pd
 from reidlib.data import manifest
 from reidlib.data.manifest import LISTING, SPLITS, Dataset, check_manifest
 from reidlib.utils.errors import check_choice, refuse
-from reidlib.utils.paths import data_root
+from reidlib.utils.paths import data_root, resolved
 
 MARKET_TOP = "Market-1501-v15.09.15"
 MARKET_SIZE = 1e9  # bytes: more than all of it, unpacked
@@ -71,10 +70,10 @@ def locate(name: str, root: Path | str | None = None) -> tuple[str, Path]:
     that its path starts from (default: ``data_root()``).
     """
     if name.endswith(".csv"):
-        path = Path(os.path.realpath(Path(root or data_root(), name)))  # of a loop of links, too
+        path = resolved(Path(root or data_root(), name))
         return path.stem, path.parent
     check_choice("data set or .csv file", name, ("pku-reid", "market1501", "synthetic"))
-    folder = Path(root or data_root() / name).resolve()
+    folder = resolved(root or data_root() / name)
     if name == "market1501" and (folder / MARKET_TOP).is_dir():
         folder = folder / MARKET_TOP
     return name + "-dev" * (name == "market1501" and _only_train(folder)), folder

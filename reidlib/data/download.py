@@ -10,7 +10,7 @@ from reidlib.data.audit import check_scorable
 from reidlib.data.datasets import KNOWN, check_counts, read_dataset, read_pku_reid
 from reidlib.data.manifest import Dataset
 from reidlib.utils.console import log
-from reidlib.utils.paths import data_root
+from reidlib.utils.paths import data_root, resolved
 
 PKU_URL = "https://github.com/aditi184/Person_Re-Identification"
 PKU_COMMIT = "854c7f2"
@@ -35,8 +35,8 @@ def download_pku_reid(root: Path | str, url: str = PKU_URL, commit: str = PKU_CO
     if there is no git, ConnectionError if the clone fails, ValueError if the commit or its folders
     do not exist, if counts or checksum differ, or if ``root`` holds something else.
     """
-    root = Path(root).resolve()
-    if root.is_dir() and any(root.iterdir()):
+    root = resolved(root)
+    if root.exists() and any(root.iterdir()):
         log(f"{root} exists; checking it (move it away to download it again)")
         return _verify(root, checksum, counts)
     root.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ A manifest is a DataFrame, one row per image, ordered by split (train, query, ga
 import hashlib
 import io
 import json
-import os
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from PIL import Image, ImageOps
 
 from reidlib.utils.console import progress_bar
 from reidlib.utils.errors import refuse
+from reidlib.utils.paths import resolved
 
 JUNK_ID = "-1"  # Market-1501: boxes that show no person well. Its "0000" are ordinary people.
 SPLITS = ["train", "query", "gallery"]
@@ -60,7 +60,7 @@ def check_manifest(listing: pd.DataFrame, root: Path | str) -> pd.DataFrame:
     root or is listed twice; an image that cannot be decoded; fewer than two training identities;
     no query or gallery; a query identity that the gallery does not have; junk outside the gallery.
     """
-    root = Path(root).resolve()
+    root = resolved(root)
     _check_labels(listing, root)
     paths = [PurePosixPath(path).as_posix() for path in listing["path"]]
     checked = listing[LISTING].assign(path=paths)
@@ -138,7 +138,7 @@ def _check_labels(listing: pd.DataFrame, root: Path) -> None:
 
 
 def _check_paths(paths: pd.Series, root: Path) -> None:
-    inside = [stays_inside(path) and Path(os.path.realpath(root / path)).is_relative_to(root)
+    inside = [stays_inside(path) and resolved(root / path).is_relative_to(root)
               for path in paths]
     refuse(root, paths[~np.array(inside, bool)], "paths that leave the folder",
             "give paths below it, without .. and without links that lead out")

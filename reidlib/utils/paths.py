@@ -18,12 +18,17 @@ RENAMED = {"global_weight": "local_weight", "strangers": "distractors"}
 
 def data_root() -> Path:
     """Folder that holds one folder per data set: ``REIDLIB_DATA``, else ``data/``."""
-    return Path(os.environ.get("REIDLIB_DATA") or ROOT / "data").resolve()
+    return resolved(os.environ.get("REIDLIB_DATA") or ROOT / "data")
 
 
 def weights_root() -> Path:
     """Folder of backbone weights: ``REIDLIB_WEIGHTS``, else ``data/weights/``."""
-    return Path(os.environ.get("REIDLIB_WEIGHTS") or ROOT / "data" / "weights").resolve()
+    return resolved(os.environ.get("REIDLIB_WEIGHTS") or ROOT / "data" / "weights")
+
+
+def resolved(path: Path | str) -> Path:
+    """The path without links; ``Path.resolve`` raises RuntimeError for links in a circle."""
+    return Path(os.path.realpath(path))
 
 
 @contextmanager

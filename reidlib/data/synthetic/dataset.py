@@ -14,7 +14,7 @@ from reidlib.data.synthetic.person import make_appearance
 from reidlib.data.synthetic.scene import CAMERAS, draw_person
 from reidlib.data.synthetic.spec import SyntheticSpec
 from reidlib.utils.console import log
-from reidlib.utils.paths import write_text
+from reidlib.utils.paths import resolved, write_text
 
 DRAWN_BY = "reidlib.synthetic"  # written into every drawn folder: never change it
 DRAWING = 1  # raise it when the pictures change, so that folders drawn before are drawn again
@@ -88,7 +88,7 @@ def write_dataset(root: Path, spec: SyntheticSpec) -> Path:
     A folder that holds the pictures of this spec is left as it is. One of another spec, or whose
     pictures have changed, is replaced. Raises ValueError if ``root`` holds anything else.
     """
-    root = Path(root).resolve()
+    root = resolved(root)
     text = json.dumps({"drawn_by": DRAWN_BY, "drawing": DRAWING, **asdict(spec)}, indent=2) + "\n"
     if root.exists() and not is_ours(root):
         raise ValueError(f"{root} exists and is not a complete drawn data set; if nothing in it is "
