@@ -72,7 +72,7 @@ def _copies(manifest: pd.DataFrame) -> list[tuple]:
              "right at rank 1 whatever the model, unless the protocol drops the copies"),
         _row("train copies in test", int(part["train"].isin(test).sum()), len(part["train"]),
              "training images", "byte-identical to a query or gallery image",
-             "learned by heart"),
+             "memorised in training"),
         _row("copies within a split", again, len(manifest), "images",
              "byte-identical to an earlier image of the same split", "counted twice"),
     ]

@@ -18,7 +18,7 @@ from reidlib.utils.paths import data_root, resolved
 MARKET_TOP = "Market-1501-v15.09.15"
 MARKET_SIZE = 1e9  # bytes: more than all of it, unpacked
 
-# split -> identities (junk is no identity), images (junk and other people included)
+# split -> identities (junk is not an identity), images (junk and other people included)
 KNOWN = {
     "pku-reid": {"train": (62, 992), "query": (12, 28), "gallery": (12, 181)},
     "market1501": {"train": (751, 12936), "query": (750, 3368), "gallery": (751, 19732)},

@@ -95,7 +95,7 @@ def _resized(picture: Image.Image, size: int) -> np.ndarray:
 
 def _checksum(manifest: pd.DataFrame, size: int) -> str:
     """Of the images' contents in their order, and what is made of them."""
-    text = "\n".join([f"bicubic {size}", *manifest["sha256"]])
+    text = "\n".join([f"upright, bicubic {size}", *manifest["sha256"]])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -44,7 +44,7 @@ class Dataset:
         return hashlib.sha256("\n".join(map(json.dumps, rows)).encode()).hexdigest()
 
     def counts(self) -> pd.DataFrame:
-        """Identities (junk is no identity) and images of each split."""
+        """Identities (junk is not an identity) and images of each split."""
         people = self.manifest[self.manifest["id"] != JUNK_ID].groupby("split")["id"].nunique()
         images = self.manifest["split"].value_counts()
         counts = pd.DataFrame({"identities": people, "images": images})
