@@ -74,12 +74,12 @@ lint: $(ENV) ## check the code's style
 	"$$PYTHON" -m ruff check .
 
 test: lint ## lint, unit tests, and all notebooks with the smoke parameters
-	"$$PYTHON" -m pytest
 	rm -rf $(SMOKE) && mkdir -p $(SMOKE)/notebooks
 	for notebook in notebooks/0*.ipynb; do \
 	  "$$PYTHON" -m papermill --prepare-only --no-progress-bar $$notebook $(SMOKE)/$$notebook \
 	    -p study smoke -p workspace "$$(pwd)/$(SMOKE)" || exit 1; done
-	REIDLIB_HEADLESS=1 "$$PYTHON" -m pytest --nbval-lax --nbval-current-env $(SMOKE)/notebooks
+	REIDLIB_HEADLESS=1 "$$PYTHON" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder \
+	  --nbval-lax --nbval-current-env $(SMOKE)/notebooks tests
 
 bench: $(ENV) ## measure speed and memory against floors; DEVICE=cuda: training and embedding there
 	if [ "$$DEVICE" != cuda ]; then for part in evaluation reranking; do \

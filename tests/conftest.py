@@ -1,6 +1,7 @@
 """Small made-up models, embeddings and studies that several test files share."""
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; test processes share the cores
 
@@ -9,8 +10,35 @@ import pytest
 import timm
 import torch
 
+from reidlib.data.synthetic.dataset import write_dataset
 from reidlib.evaluation.embeddings import Embeddings
+from reidlib.experiments import prepare
 from reidlib.models.la_transformer import LATransformer
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """In parallel (-n), one process has all tests of a file, and one all notebooks, in order."""
+    for item in items:
+        name = "notebooks" if item.path.suffix == ".ipynb" else item.path
+        item.add_marker(pytest.mark.xdist_group(str(name)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once(tmp_path_factory):
+    """Studies copy the people that another test had drawn: drawing them takes seconds."""
+    drawings = {}
+
+    def copied(root, spec):
+        if spec not in drawings:
+            drawings[spec] = write_dataset(tmp_path_factory.mktemp("drawn") / "people", spec)
+        if not root.exists():
+            shutil.copytree(drawings[spec], root)
+        return write_dataset(root, spec)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "write_dataset", copied)
+        yield
 
 
 @pytest.fixture(autouse=True)

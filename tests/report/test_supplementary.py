@@ -26,7 +26,8 @@ from reidlib.utils.text import percent
 
 @pytest.fixture(scope="module")
 def study():
-    return load_study("smoke")
+    smoke = load_study("smoke")
+    return replace(smoke, synthetic={**smoke.synthetic, "orientations": 4})
 
 
 def elsewhere(lab):
@@ -77,9 +78,9 @@ def found(ws):
 
 def test_folds_pool_everybody_once_a_model(found):
     assert found.folds.groupby("row", observed=True)["path"].agg(["size", "nunique"]).to_numpy(
-        ).tolist() == [[160, 160]] * 3  # 10 people, 16 images each; copies of queries once
+        ).tolist() == [[80, 80]] * 3  # 10 people, 8 images each; copies of queries once
     table = found.tables["folds"]
-    assert table["people"].tolist() == [10] * 3 and table["queries"].tolist() == [160] * 3
+    assert table["people"].tolist() == [10] * 3 and table["queries"].tolist() == [80] * 3
     own = found.folds[found.folds["row"] == "best"]
     assert table["mAP"].iloc[2].startswith(percent(own["AP"].mean()) + " [")
 
@@ -117,7 +118,7 @@ def test_the_papers_model_at_the_rate_of_best(found):
 def test_both_schedules_are_in_one_table(found):
     table = supplementary.schedules_table(found.tables["schedules"])
     assert table["schedule"].tolist() == [
-        "end-to-end, 1 epoch"] * 3 + ["blockwise, 1 epoch, a block every 1"] * 2
+        "end-to-end, 1 epoch"] * 3 + ["blockwise, 1 epoch, a block every epoch"] * 2
     assert table["model"].tolist() == ["baseline", "improved", "best", "baseline", "improved"]
     record = next(r for r in found.supplementary["blockwise"] if r["preset"] == "improved")
     score = next(s for s in record["scores"] if s["protocol"] == "standard"
@@ -150,31 +151,31 @@ def test_distractors_against_plain_rankings(ws, found):
     """Every image's AP among the distractors by the ranking of all of them."""
     record = next(r for r in found.distractors if r["preset"] == "improved")
     table = read_tables([record], "per_query")
-    assert sorted(table["distractors"].unique()) == [0, 10, 96]
+    assert sorted(table["distractors"].unique()) == [0, 10, 48]
     alone = table[table["distractors"] == 0].set_index("path")["AP"]
     run = next(r for r in found.records if r["preset"] == "improved")
     queries = read_tables([run], "per_query")
     want = queries[(queries["protocol"] == "standard-all") & (queries["flip"] == "query")]
     pd.testing.assert_series_equal(alone.sort_index(), want.set_index("path")["AP"].sort_index())
     means = table.groupby("distractors")["AP"].mean()
-    assert means.is_monotonic_decreasing and means[96] < means[0]
+    assert means.is_monotonic_decreasing and means[48] < means[0]
     scores = found.tables["distractors"].set_index(["row", "distractors"])["value"]
     assert scores["improved", 10] == pytest.approx(means[10])
     assert supplementary.distractor_table(found.tables["distractors"]).columns.tolist() == [
-        "model", "0 distractors", "10 distractors", "96 distractors"]
+        "model", "0 distractors", "10 distractors", "48 distractors"]
 
 
 def test_models_are_compared_with_every_number_of_distractors(found):
     table = supplementary.distractor_steps(found.distractors).set_index(["model", "distractors"])
-    assert list(table.index) == [(m, s) for s in ("0", "10", "96") for m in ("improved", "best")]
+    assert list(table.index) == [(m, s) for s in ("0", "10", "48") for m in ("improved", "best")]
     means = read_tables(found.distractors, "per_query").groupby(["preset", "distractors"])[
         "AP"].mean()
     for preset in ("improved", "best"):
-        change = percent(means[preset, 96] - means["baseline", 96], signed=True)
-        assert table.loc[(preset, "96"), "change of mAP"].startswith(f"{change} [")
+        change = percent(means[preset, 48] - means["baseline", 48], signed=True)
+        assert table.loc[(preset, "48"), "change of mAP"].startswith(f"{change} [")
     front = pages(found)["In two minutes"]
-    assert (f"from {percent(means['best', 0])} to {percent(means['best', 96])} (best)" in front
-            and "**With 96 distractors** in the gallery" in front)
+    assert (f"from {percent(means['best', 0])} to {percent(means['best', 48])} (best)" in front
+            and "**With 48 distractors** in the gallery" in front)
 
 
 def test_scores_with_distractors_by_hand(make_embedded):
@@ -202,13 +203,13 @@ def test_pages_have_all_sections_and_figures_their_captions(ws, found):
     for name in ("overview", "schedules", "distractors"):
         assert f"](figures/{name}.png)" in text and (ws.figures / f"{name}.png").is_file()
     assert "on 10 people in cross-validation" in text and "make paper STUDY=smoke" in text
-    assert "96 images of 6 people" in text
+    assert "48 images of 6 people" in text
 
 
 def test_what_is_incomplete_is_left_out_and_the_page_says_so(ws, tmp_path):
     part = Workspace("smoke", tmp_path)
     shutil.copytree(ws.root / "reports", tmp_path / "reports")
-    page.write_report(StudyResults(part))
+    paths.write_csv(part.tables / "folds.csv", pd.DataFrame({"model": ["of before"]}))
     shutil.rmtree(tmp_path / "reports/smoke-folds/1/runs/best-s0")
     shutil.rmtree(part.reports / "distractors" / "best-s0")
     shutil.rmtree(tmp_path / "reports/smoke-blockwise")
@@ -221,7 +222,7 @@ def test_what_is_incomplete_is_left_out_and_the_page_says_so(ws, tmp_path):
             "study --study smoke-folds first") in text["Limits"]
     assert "Not shown: distractors, because `reidlib distractors --study smoke`" in text["Limits"]
     assert any("tables/folds.csv: no run says so" in line for line in verify.differences(part))
-    page.write_report(StudyResults(part))
+    page.write_report(found)
     assert not (part.tables / "folds.csv").exists() and not verify.differences(part)
 
 
@@ -259,7 +260,7 @@ def test_distractors_are_training_images_block_by_block(tmp_path, monkeypatch, m
     assert people.manifest["path"].tolist() == train["path"].tolist()
     assert people.manifest["id"].tolist() == [f"mine {i}" for i in train["id"]]
     model = make_model().eval()
-    monkeypatch.setattr(distractors, "BLOCK", 40)  # 96 images: the last block is short
+    monkeypatch.setattr(distractors, "BLOCK", 40)  # 48 images: the last block is short
     found = distractors.embed_distractors(model, people, "distractors")
     images = read_images([people.root / path for path in train["path"]], 32)
     np.testing.assert_allclose(found.emb, embed(model, images)[0], atol=1e-5)
@@ -312,6 +313,8 @@ def test_a_report_on_own_data_is_about_them(ws, tmp_path):
     assert "paper rank-1" not in text and "`best`" not in text and "| best" not in text
     assert "Does the paper hold?" not in text and "How `best` was chosen" not in text
     assert "A paper reports" not in shown
+    write_study(replace(study, dataset="mine/images.csv"), own)  # its presets name `best`
+    assert "best" in set(StudyResults(own).headline["model"])
     with pytest.raises(ValueError, match="a report also needs improved"):
         write_study(replace(study, presets=("untrained", "baseline")), own)
         StudyResults(own)
