@@ -1,5 +1,6 @@
 """Images -> embeddings of them and of their mirrors, with what the protocols ask about them."""
 
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,8 +48,13 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: Path) -> "Embeddings":
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+        """What ``save`` wrote; ValueError where the file is damaged."""
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+        except (ValueError, LookupError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} does not hold embeddings ({error}); embed the images again"
+                             ) from error
 
     def take(self, rows: np.ndarray) -> "Embeddings":
         """Some of the images, in that order."""

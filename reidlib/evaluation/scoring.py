@@ -100,7 +100,7 @@ def evaluate(query: Embeddings, gallery: Embeddings, flips: Sequence[str] = FLIP
                 tables.append(per_query.assign(**key))
                 if get_protocol(protocol).draws is None:
                     curves.append(_curve(per_query, len(sides[1].ids), protocol).assign(**key))
-    return pd.DataFrame(scores), pd.concat(tables), pd.concat(curves)
+    return pd.DataFrame(scores), pd.concat(tables), pd.concat(curves or [pd.DataFrame()])
 
 
 def _curve(per_query: pd.DataFrame, n_gallery: int, protocol: str) -> pd.DataFrame:

@@ -7,7 +7,8 @@ seeds give is ``std``, a number of its own. With few people (a dozen, say) a per
 interval is too narrow.
 
 Tables are the per-query tables of ``experiments.records.read_tables``, cut to one results row and
-one protocol; queries that were not scored (AP is NaN) are left out. Values are fractions in [0, 1].
+one protocol; queries that were not scored (AP is NaN) are left out, and
+without a column ``seed`` there is one. Values are fractions in [0, 1].
 """
 
 from typing import NamedTuple
@@ -105,6 +106,8 @@ def verdict(comparison: Comparison) -> str:
 def _queries_by_seed(per_query: pd.DataFrame, score: str) -> pd.DataFrame:
     """Scored queries (rows: id, path; sorted, so file order is of no effect) by seed (columns)."""
     check_choice("score", score, COLUMNS)
+    if "seed" not in per_query:
+        per_query = per_query.assign(seed=0)
     scored = per_query.dropna(subset=["AP", COLUMNS[score]])
     if scored.empty:
         raise ValueError(f"no scored query: none of {len(per_query)} rows has a {score}")

@@ -17,7 +17,6 @@ from reidlib.evaluation.scoring import evaluate
 from reidlib.experiments.presets import ResultRow
 from reidlib.experiments.records import read_run, write_run
 from reidlib.experiments.runner import Experiment
-from reidlib.models import files
 from reidlib.utils import reproducibility
 from reidlib.utils.console import log, progress_bar
 from reidlib.utils.paths import Workspace
@@ -87,7 +86,7 @@ def run(lab: Experiment, people: Dataset, model: ResultRow, seed: int) -> dict:
     lab.run(model.preset, seed)
     lab.train_missing_weights([model.preset], seed)
     start = time.perf_counter()
-    trained = files.load(lab.weights(model.preset, seed)).to(lab.device)
+    trained = lab.model(model.preset, seed).to(lab.device)
     others = embed_distractors(trained, people, f"{run_id}: distractors")
     table = score(*lab.embeddings(model.preset, seed), others, model.flip)
     cost = {"seconds": time.perf_counter() - start, **reproducibility.provenance(lab.device)}

@@ -28,6 +28,7 @@ def export(lab: Experiment, preset: str, seed: int) -> Path:
     """
     lab.run(preset, seed)
     lab.train_missing_weights([preset], seed)
+    lab.model(preset, seed)  # can it be loaded?
     source = lab.weights(preset, seed)
     target = lab.workspace.artifacts / "weights" / f"{preset}.safetensors"
     with atomic_write(target) as partial:

@@ -105,4 +105,5 @@ def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None 
         return TrainConfig(**{**overrides, **changes}, preset=preset, seed=seed)
     except ValidationError as error:
         own = ", ".join(f"{name}: {value}" for name, value in changes.items())
-        raise ValueError(plain(error) + f" (preset {preset} has {own})" * bool(own)) from error
+        raise ValueError(plain(error) + f" (preset {preset} has {own})"
+                         * bool(own and overrides)) from error

@@ -6,14 +6,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from reidlib.evaluation.metrics import VALUES
+from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import NOTEBOOKS, RESULT_ROWS, ResultRow
 from reidlib.experiments.study import Study
 from reidlib.utils import paths
+from reidlib.utils.errors import plain
 from reidlib.utils.paths import Workspace, todays_names, write_csv, write_json
 
+# what a record holds, and as what; with distractors the first of the two
+FIELDS = {"run_id": str, "preset": str, "seed": int, "fingerprint": str, "cost.hardware": dict,
+          "cost.versions": dict}
+RUN_FIELDS = {"config": dict, "data.name": str, "data.checksum": str, "data.counts": dict,
+              "cost.train_seconds": (int, float), "scores": list, "verification": list}
 RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
 SCORES = ["mAP", "mINP", "rank1", "rank5", "rank10"]
 
@@ -46,16 +55,52 @@ def forget_runs(workspace: Workspace) -> None:
 
 
 def read_run(folder: Path) -> dict:
-    """A run record; ValueError where the file is not one."""
+    """A run record; ValueError where the file is not one, or its configuration was changed."""
     path = folder / "run.json"
     try:
         record = todays_names(json.loads(path.read_text(encoding="utf-8")))
-        if "config" in record:
+        fields = FIELDS if "distractors" in record else FIELDS | RUN_FIELDS
+        for name, kind in fields.items():
+            if not isinstance(_field(record, name), kind):
+                raise ValueError(f"{name} is missing or of another type")
+        if "config" in fields:
             record["config"] = todays_names(record["config"])
-        return {**record, "folder": folder, "run_id": record["run_id"]}
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a run record ({error}); delete {folder} and run its "
-                         "notebook again") from error
+            config = TrainConfig(**record["config"])
+            if config.fingerprint(record["data"]["checksum"]) != record["fingerprint"]:
+                raise ValueError("fingerprint is not that of config and data")
+        return {**record, "folder": folder}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        reason = plain(error) if isinstance(error, ValidationError) else error
+        raise ValueError(f"{path} is not a run record ({reason}); {_cure(folder)}") from error
+
+
+def _field(record: dict, name: str):
+    for part in name.split("."):
+        record = record.get(part) if isinstance(record, dict) else None
+    return record
+
+
+def _cure(folder: Path) -> str:
+    return f"bring it back, or delete {folder} and run its notebook or command again"
+
+
+def check_scores(record: dict) -> None:
+    """ValueError unless a record's scores are the means of its per-query table."""
+    table = read_tables([record], "per_query").rename(columns={"AP": "mAP", "INP": "mINP"})
+    try:
+        groups = table.groupby(["protocol", "flip", "reranked"])
+        found = groups[SCORES].mean().assign(n_query=groups.size(),
+                                             n_valid_query=groups["mAP"].count())
+        said = pd.DataFrame(record["scores"]).set_index(found.index.names)[found.columns]
+        found, said = found.astype(float).align(said.astype(float))
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{record['folder']}: run.json and per_query.csv cannot be compared "
+                         f"({error}); {_cure(record['folder'])}") from error
+    differing = np.argwhere(~np.isclose(found, said, rtol=0, atol=1e-9, equal_nan=True))
+    for row, column in differing:
+        raise ValueError(f"{record['folder']}: run.json says {said.columns[column]} "
+                         f"{said.iloc[row, column]} for {said.index[row]}, per_query.csv says "
+                         f"{found.iloc[row, column]}; {_cure(record['folder'])}")
 
 
 def maker(study: Study, preset: str, seed: int) -> str:
@@ -73,6 +118,7 @@ def collect_runs(study: Study, workspace: Workspace, presets: Iterable[str],
     Raises:
         FileNotFoundError: one is missing, or was run with another configuration or on other
             data than 01_data found; the message says what to run: ``command``, or else ``maker``.
+        ValueError: see ``read_run`` and ``check_scores``.
     """
     records = []
     for preset in presets:
@@ -85,6 +131,7 @@ def collect_runs(study: Study, workspace: Workspace, presets: Iterable[str],
                          if record["config"] != asdict(config) else "it was run on other data")
                 raise FileNotFoundError(f"run {config.run_id} is needed and {found}: "
                                         f"run {command or maker(study, preset, seed)} first")
+            check_scores(record)
             records.append(record)
     return records
 
@@ -98,10 +145,16 @@ def score_table(records: Sequence[dict]) -> pd.DataFrame:
 def read_tables(records: Sequence[dict], name: str) -> pd.DataFrame:
     """The runs' ``history``, ``per_query`` or ``cmc`` tables, one below the other."""
     text = {"path": str, "id": str, "cam": str}  # "001" and "NA" are identities
-    tables = [pd.read_csv(r["folder"] / f"{name}.csv", dtype=text, keep_default_na=False,
-                          na_values=dict.fromkeys(VALUES, ""))
-              .rename(columns=paths.RENAMED)
-              .assign(run=r["run_id"], preset=r["preset"], seed=r["seed"]) for r in records]
+    tables = []
+    for record in records:
+        path = record["folder"] / f"{name}.csv"
+        try:
+            table = pd.read_csv(path, dtype=text, keep_default_na=False,
+                                na_values=dict.fromkeys(VALUES, ""))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}); {_cure(path.parent)}") from error
+        tables.append(table.rename(columns=paths.RENAMED).assign(
+            run=record["run_id"], preset=record["preset"], seed=record["seed"]))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -1,8 +1,10 @@
 """The runs of a study: data -> training -> embeddings -> scores -> record; finds finished ones."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import joblib
@@ -19,10 +21,18 @@ from reidlib.evaluation.scoring import evaluate, true_positive_rates
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.prepare import open_dataset, prepare_study, saved_or_new
 from reidlib.experiments.presets import COMPARED, RESULT_ROWS, ResultRow
-from reidlib.experiments.records import RUN_FILES, maker, publish_run, read_run, write_run
+from reidlib.experiments.records import (
+    RUN_FILES,
+    check_scores,
+    maker,
+    publish_run,
+    read_run,
+    write_run,
+)
 from reidlib.experiments.study import load_study, read_study
-from reidlib.experiments.train import model_arguments, train
-from reidlib.models.files import save
+from reidlib.experiments.train import backbone_hash, check_backbone, model_arguments, train
+from reidlib.models.files import load, save
+from reidlib.models.la_transformer import LATransformer
 from reidlib.utils import reproducibility
 from reidlib.utils.console import log
 from reidlib.utils.distributed import is_main, join_processes, n_processes, wait_for_all
@@ -49,9 +59,26 @@ def _same_rules(record: dict) -> bool:
     return all(record.get(name) == rules for name, rules in RULES.items())
 
 
+@contextmanager
+def _damaged(folder: Path) -> Iterator[None]:
+    """Within it, errors of reading a run's weights and embeddings say what to do."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}. Delete {folder}: then the run is trained again, and a record "
+                         "among the reports stays") from error
+
+
 def _embeddings_in(folder: Path) -> tuple[Embeddings, Embeddings]:
-    query, gallery = (Embeddings.load(folder / f"{side}.npz") for side in ("query", "gallery"))
-    return query, gallery
+    with _damaged(folder):
+        query, gallery = (Embeddings.load(folder / f"{side}.npz") for side in ("query", "gallery"))
+        return query, gallery
+
+
+def _is_complete(folder: Path) -> bool:
+    """Are a run's record, weights and embeddings here?"""
+    return all((folder / name).is_file() for name in
+               ("run.json", "weights.safetensors", "query.npz", "gallery.npz"))
 
 
 class Experiment:
@@ -78,15 +105,19 @@ class Experiment:
         config = self.study.config(preset, seed)
         folder, target = self._folder(config), self.workspace.runs / config.run_id
         published = self.finished(preset, seed)
-        trained = (folder / "run.json").is_file()
+        there = target if published else folder if _is_complete(folder) else None
+        record = read_run(there) if there else {}
+        if record:
+            check_backbone(config, record)
         wait_for_all()  # all have looked before one writes
         if published:
+            check_scores(record)
             if is_main():
                 log(f"{config.run_id}: finished before, not trained again")
-            return read_run(target)
-        if not trained:
+            return record
+        if not record:
             self._train(config, folder)
-        elif is_main() and not _same_rules(record := read_run(folder)):
+        elif is_main() and not _same_rules(record):
             log(f"{config.run_id}: protocols have changed, saved embeddings scored again")
             self._score(config, folder, record["cost"])
         if is_main():
@@ -132,11 +163,16 @@ class Experiment:
         """
         return self._saved(preset, seed) / "weights.safetensors"
 
+    def model(self, preset: str, seed: int) -> LATransformer:
+        """A finished run's model, ready to embed; ValueError where its weights are damaged."""
+        with _damaged(self._saved(preset, seed)):
+            return load(self.weights(preset, seed))
+
     def _saved(self, preset: str, seed: int) -> Path:
         """Folder of a finished run's weights and embeddings."""
         config = self.study.config(preset, seed)
         folder = self._folder(config)
-        if not (folder / "run.json").is_file():
+        if not _is_complete(folder):
             cure = ("its record is here, its weights are not: train_missing_weights makes them"
                     if self.finished(preset, seed) else
                     f"run {maker(self.study, preset, seed)} first")
@@ -151,14 +187,16 @@ class Experiment:
         for preset in presets:
             config = self.study.config(preset, seed)
             folder = self._folder(config)
-            wanted = not (folder / "run.json").is_file() and self.finished(preset, seed)
+            wanted = not _is_complete(folder) and self.finished(preset, seed)
             wait_for_all()  # all have looked before one writes
             if not wanted:
                 continue
+            record = read_run(self.workspace.runs / config.run_id)
+            check_backbone(config, record)
             log(f"{config.run_id}: its record is here, its weights are not: trained again for them")
             self._train(config, folder)
             wait_for_all()
-            gap = _largest_gap(read_run(folder), read_run(self.workspace.runs / config.run_id))
+            gap = _largest_gap(read_run(folder), record)
             log(f"{config.run_id}: trained again, its mAP is within {percent(gap)} points of the "
                 "record's, which stays")
 
@@ -174,7 +212,8 @@ class Experiment:
         """Is this very run among the reports, complete and scored by today's rules?"""
         config = self.study.config(preset, seed)
         target = self.workspace.runs / config.run_id
-        if not all((target / name).is_file() for name in RUN_FILES):
+        if not all((target / name).is_file() and (target / name).stat().st_size
+                   for name in RUN_FILES):
             return False
         record = read_run(target)
         return record["fingerprint"] == self._fingerprint(config) and _same_rules(record)
@@ -198,7 +237,10 @@ class Experiment:
         if is_main():
             self._images("train")  # made by one process, mapped by all
         wait_for_all()
+        made_of = {"reidlib": version("reidlib"), "backbone_sha256": backbone_hash(config)}
         key = {"configuration": config.fingerprint(""), "data set": self.dataset.checksum}
+        if made_of["backbone_sha256"]:
+            key["backbone"] = made_of["backbone_sha256"]
         model, history = train(config, self._images("train"), self._split("train"), self.device,
                                checkpoint, key, self.tracker)
         if not is_main():
@@ -208,7 +250,7 @@ class Experiment:
             embed_people(model, self._images(split), self._split(split)).save(
                 folder / f"{split}.npz")
         cost = {"train_seconds": sum(row["seconds"] for row in history),
-                "embed_seconds": time.perf_counter() - start, "processes": n_processes(),
+                "embed_seconds": time.perf_counter() - start, "processes": n_processes(), **made_of,
                 **reproducibility.provenance(self.device)}
         save(model, folder / "weights.safetensors",
              *model_arguments(config, model.classifiers.classify.shape[2]))

@@ -40,6 +40,8 @@ class Study:
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Study":
+        if not self.dataset.isprintable():
+            raise ValueError(f"dataset is {self.dataset!r}; expected a name or the path of a CSV")
         for what, values in (("seeds", self.seeds), ("presets", self.presets)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{what} are {list(values)}; expected different ones")
@@ -57,7 +59,7 @@ class Study:
         if self.folds == 1 or self.fold is not None and self.fold >= self.folds:
             raise ValueError(f"folds is {self.folds} and fold {self.fold}; expected 2 folds or "
                              "more, numbered from 0")
-        for preset in (*PRESETS, *self.candidates, *self.presets):
+        for preset in ("baseline", *PRESETS, *self.candidates, *self.presets):
             self.config(preset, self.seeds[0])
         make_spec(self.synthetic)
         return self
@@ -97,8 +99,10 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
         raise ValueError(f"unknown study {name!r}: no {path.name} in {params}; known: {known}")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name} is not YAML in UTF-8: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path.name} is not YAML in UTF-8: {reason}; correct it, or save it as "
+                         "UTF-8") from error
     if not isinstance(values, dict) or not isinstance(values.get("dataset"), str):
         raise ValueError(f"{path.name}: expected `key: value` lines with at least `dataset: name`")
     known = [f.name for f in fields(Study) if f.name not in ("name", "checksum")]
@@ -145,7 +149,7 @@ def read_study(workspace: Workspace) -> Study:
                                 f"{workspace.study!r} first; it checks the data")
     try:
         return Study(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         reason = plain(error) if isinstance(error, ValidationError) else error
         raise ValueError(f"{path} is not a study ({reason}); delete it and run notebook 01_data "
                          "again") from error

@@ -1,5 +1,6 @@
 """One configuration: its model, loss, batches, optimiser and schedule put together and trained."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,12 +16,13 @@ from reidlib.evaluation.embeddings import embed_people
 from reidlib.evaluation.scoring import evaluate
 from reidlib.experiments.config import TrainConfig
 from reidlib.losses import ReidLoss
-from reidlib.models.backbone import build_backbone
+from reidlib.models.backbone import build_backbone, find_weights
 from reidlib.models.la_transformer import LATransformer
 from reidlib.training.build import build_sampler, build_schedule, compiled
 from reidlib.training.loop import TrainingOptions, fit
 from reidlib.training.optimisers import make_optimiser
 from reidlib.utils import distributed, reproducibility
+from reidlib.utils.paths import weights_root
 
 
 def build_model(config: TrainConfig, n_identities: int) -> LATransformer:
@@ -39,6 +41,24 @@ def model_arguments(config: TrainConfig, n_identities: int) -> tuple[dict, dict]
             "local_weight": config.local_weight, "feature": config.feature,
             "cosine": config.am_margin is not None}
     return backbone, head
+
+
+def backbone_hash(config: TrainConfig) -> str | None:
+    """SHA-256 of the file of weights that a run starts from; None without one."""
+    path = find_weights(config.backbone) if config.pretrained else None
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_backbone(config: TrainConfig, record: dict) -> None:
+    """ValueError where a run started from other backbone weights than those that are here."""
+    then, now = record["cost"].get("backbone_sha256"), backbone_hash(config)
+    if then and now and then != now:
+        raise ValueError(f"{config.run_id} started from weights of {config.backbone} with SHA-256 "
+                         f"{then}, those in {weights_root()} have {now}: bring the former back, or "
+                         f"delete {record['folder']} and the run is trained with these")
 
 
 def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: torch.device,

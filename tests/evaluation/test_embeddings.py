@@ -14,6 +14,11 @@ def test_embedded_files_round_trip(make_embedded, tmp_path):
     saved.save(tmp_path / "query.npz")
     loaded = Embeddings.load(tmp_path / "query.npz")
     assert loaded.ids.tolist() == ["001", "NA"] and np.array_equal(loaded.emb, saved.emb)
+    whole = (tmp_path / "query.npz").read_bytes()
+    for damage in (b"", whole[:300], whole[:-30], whole.replace(b"cams", b"cars")):
+        (tmp_path / "query.npz").write_bytes(damage)
+        with pytest.raises(ValueError, match="query.npz does not hold embeddings"):
+            Embeddings.load(tmp_path / "query.npz")
 
 
 def test_embed_gives_images_and_mirrors(make_model, make_images):

@@ -160,6 +160,13 @@ def test_evaluate_covers_every_protocol_and_flip():
     pd.testing.assert_series_equal(merged["rank5"], merged["cmc"], check_names=False)
 
 
+def test_a_protocol_alone_is_scored_as_among_all():
+    pair = random_pair(1)
+    scores, _, curves = evaluate(*pair, protocols=("single-shot",), reranked_flips=())
+    among = evaluate(*pair)[0].query("protocol == 'single-shot' and not reranked")
+    assert scores["mAP"].tolist() == among["mAP"].tolist() and curves.empty
+
+
 @pytest.mark.parametrize("protocol", FULL)
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_those_of_the_ranking_that_figures_show(seed, protocol):

@@ -54,6 +54,12 @@ def test_scores_are_those_of_the_tables():
     assert list(statistics.COLUMNS) == records.SCORES == list(SLOW)
 
 
+def test_a_table_without_seeds_is_one_seed():
+    before, after = (per_query([1, 1, 2], ap) for ap in ([0.1, 0.2, 0.3], [0.3, 0.2, 0.4]))
+    assert compare(*(table.drop(columns="seed") for table in (before, after)))[:4] == compare(
+        before, after)[:4]
+
+
 @pytest.mark.parametrize("score", SLOW)
 def test_interval_equals_the_slow_loop(score, monkeypatch):
     rng = np.random.default_rng(1)

@@ -1,5 +1,6 @@
 """One small study with all its runs, made once for all tests of experiments."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -24,3 +25,10 @@ def lab(study, tmp_path_factory):
     lab = Experiment(workspace, "cpu")
     lab.train_all(study.all_presets)
     return lab
+
+
+@pytest.fixture
+def copied(lab, tmp_path):
+    """The same with all its files, to be damaged."""
+    shutil.copytree(lab.workspace.root, tmp_path / "copy")
+    return Experiment(Workspace("smoke", tmp_path / "copy"), "cpu")

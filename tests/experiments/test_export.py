@@ -45,3 +45,15 @@ def test_a_study_without_models_to_take_away_says_so(lab, tmp_path, capsys, monk
     monkeypatch.setattr(lab, "study", candidates)
     with pytest.raises(ValueError, match="study 'smoke' runs none of baseline, improved, best"):
         lab.compared()
+
+
+def test_damaged_weights_are_not_taken_away(copied, capsys):
+    path = copied.weights("baseline", 0)
+    path.write_bytes(path.read_bytes()[:2000])
+    target = copied.workspace.artifacts / "weights" / "baseline.safetensors"
+    target.unlink(missing_ok=True)  # of the test above
+    assert cli.main(["export", "--study", "smoke", "--device", "cpu",
+                     "--workspace", str(copied.workspace.root)]) == 1
+    said = capsys.readouterr().err
+    assert str(path) in said and f"Delete {path.parent}: then the run is trained again" in said
+    assert not target.exists()

@@ -35,13 +35,23 @@ def per_query(**columns):
     return pd.DataFrame({"path": names, "id": names, "cam": ["a"] * n, **columns})
 
 
-def publish(study, workspace, preset="baseline", seed=0, **changes):
+COST = {"hardware": {}, "versions": {}, "train_seconds": 1.0}
+
+
+def publish(study, workspace, preset="baseline", seed=0):
+    """Two queries of three are scored, and have no INP: mAP is 0.75, rank-1 0.5."""
     config = study.config(preset, seed)
-    record = {"run_id": config.run_id, "preset": preset, "seed": seed,
-              "fingerprint": config.fingerprint("data"),
-              "config": json.loads(json.dumps(vars(config))), "scores": [], **changes}
+    key = {"protocol": "standard", "flip": "none", "reranked": False}
+    table = per_query(AP=[0.5, 1.0, np.nan], INP=[np.nan] * 3, first_hit=[np.inf, 1, np.nan],
+                      rank1=[0, 1, np.nan], rank5=[0, 1, np.nan], rank10=[0, 1, np.nan])
+    scores = {**key, "mAP": 0.75, "mINP": None, "rank1": 0.5, "rank5": 0.5, "rank10": 0.5,
+              "n_query": 3, "n_valid_query": 2}
+    record = {"run_id": config.run_id, "preset": preset, "seed": seed, "cost": COST,
+              "fingerprint": config.fingerprint("data"), "scores": [scores], "verification": [],
+              "data": {"name": "synthetic", "checksum": "data", "counts": {}},
+              "config": json.loads(json.dumps(vars(config)))}
     tables = {"history": pd.DataFrame({"epoch": [0]}), "cmc": pd.DataFrame({"rank": [1]}),
-              "per_query": per_query(AP=[0.5], first_hit=[np.inf], INP=[np.nan])}
+              "per_query": table.assign(**key)}
     write_run(workspace.artifacts / config.run_id, record, tables)
     publish_run(workspace.artifacts / config.run_id, workspace.runs / config.run_id)
 
@@ -53,8 +63,8 @@ def test_runs_are_collected_in_all_seeds(study, workspace):
     records = collect_runs(study, workspace, ["baseline"])
     assert [r["run_id"] for r in records] == ["baseline-s0", "baseline-s1"]
     queries = read_tables(records, "per_query")
-    assert queries["run"].tolist() == ["baseline-s0", "baseline-s1"]
-    assert np.isinf(queries["first_hit"]).all() and queries["INP"].isna().all()
+    assert queries["run"].tolist() == ["baseline-s0"] * 3 + ["baseline-s1"] * 3
+    assert np.isinf(queries["first_hit"]).sum() == 2 and queries["INP"].isna().all()
 
 
 def test_a_missing_or_other_run_names_its_notebook_or_command(study, workspace):
@@ -82,19 +92,46 @@ def test_a_run_on_other_data_is_not_taken_for_this_one(study, workspace):
 def test_a_damaged_record_says_what_to_do(study, workspace):
     publish(study, workspace)
     path = workspace.runs / "baseline-s0" / "run.json"
-    path.write_text(path.read_text()[:40])
-    with pytest.raises(ValueError, match="run.json is not a run record.*delete"):
-        collect_runs(study, workspace, ["baseline"])
+    text = path.read_text()
+    for damage, reason in (
+            (text[:40], "Unterminated|Expecting"), ("[" * 10**5, "recursion"),
+            (text.replace('"scores"', '"points"'), "scores is missing or of another type"),
+            (text.replace('"hardware"', '"iron"'), "cost.hardware is missing"),
+            (text.replace('"fingerprint"', '"finger"'), "fingerprint is missing"),
+            (text.replace('"lr": 0.0003', '"lr": 0.03'), "fingerprint is not that of config and"),
+            (text.replace('"epochs": 1', '"epochs": -1'), "epochs is -1; expected 0 or more")):
+        path.write_text(damage)
+        with pytest.raises(ValueError, match=f"run.json is not a run record .*({reason}).*delete"):
+            collect_runs(study, workspace, ["baseline"])
+
+
+def test_scores_that_are_not_those_of_the_table_are_refused(study, workspace):
+    publish(study, workspace)
+    folder = workspace.runs / "baseline-s0"
+    record, table = folder / "run.json", folder / "per_query.csv"
+    said, lines = record.read_text(), table.read_text().splitlines(keepends=True)
+    for path, damage, reason in (
+            (record, said.replace("0.75", "0.751"), "run.json says mAP 0.751 for .*'standard', "
+             "'none', .*per_query.csv says 0.75;"),
+            (record, said.replace('"none"', '"both"'), "mAP 0.75 for .*'both'.*says nan;|mAP nan"),
+            (table, "".join(lines[:-1]), "n_query 3.0 for .*per_query.csv says 2.0;"),
+            (table, "".join(lines).replace("rank5", "rank6"), "cannot be compared .*rank5"),
+            (table, "", "per_query.csv is damaged .No columns")):
+        whole = path.read_text()
+        path.write_text(damage)
+        with pytest.raises(ValueError, match=f"baseline-s0.*({reason}).*bring it back, or delete"):
+            collect_runs(study, workspace, ["baseline"])
+        path.write_text(whole)
+    assert len(collect_runs(study, workspace, ["baseline"])) == 1
 
 
 def test_records_and_tables_of_before_are_read_under_todays_names(workspace):
     folder = workspace.reports / "distractors" / "best-s0"
     record = {"run_id": "best-s0", "preset": "best", "seed": 0, "strangers": {"images": 9},
-              "config": {"global_weight": 32.0, "lr": 0.1}}
+              "cost": COST, "fingerprint": "of before"}
     write_run(folder, record, {"per_query": per_query(AP=[0.5]).assign(strangers=9)})
     found = read_run(folder)
-    assert found["config"] == {"local_weight": 32.0, "lr": 0.1} and "strangers" not in found
-    assert found["distractors"] == {"images": 9}
+    assert found["distractors"] == {"images": 9} and "strangers" not in found
     assert read_tables([found], "per_query")["distractors"].tolist() == [9]
 
 

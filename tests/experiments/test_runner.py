@@ -1,8 +1,10 @@
 """A small study is run once; what is found, continued and refused afterwards."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
 
 import joblib
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from reidlib import cli, open_study
 from reidlib.evaluation.embeddings import embed
 from reidlib.evaluation.protocols import PROTOCOLS
-from reidlib.experiments import runner
+from reidlib.experiments import runner, train
 from reidlib.experiments.prepare import prepare_study
 from reidlib.experiments.records import read_tables
 from reidlib.experiments.runner import Experiment
@@ -21,7 +23,7 @@ from reidlib.experiments.train import build_model
 from reidlib.models import files
 from reidlib.report.study_results import load_records
 from reidlib.training import checkpoint, loop
-from reidlib.utils.paths import Workspace
+from reidlib.utils.paths import Workspace, write_json
 
 
 def test_a_run_record_holds_what_a_reader_asks(lab):
@@ -120,6 +122,51 @@ def test_missing_weights_are_trained_and_the_record_stays(clone, lab, capsys, mo
     assert clone.weights("baseline", 0).is_file() and path.read_bytes() == before
     monkeypatch.setattr(runner, "train", None)
     clone.train_missing_weights(["baseline"], 0)  # they are there now
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "query.npz", "gallery.npz"])
+def test_a_file_next_to_a_finished_record_that_is_gone_is_made_again(copied, lab, name):
+    path = copied.weights("untrained", 0).with_name(name)
+    before = path.read_bytes()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="train_missing_weights makes them"):
+        copied.weights("untrained", 0)
+    copied.train_missing_weights(["untrained"], 0)
+    assert path.read_bytes() == before
+
+
+def test_damaged_embeddings_and_tables_are_noticed(copied):
+    path = copied.weights("baseline", 0).with_name("query.npz")
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match="query.npz does not hold embeddings .*Delete .*baseline-s0"
+                       ".*: then the run is trained again"):
+        copied.embeddings("baseline", 0)
+    (copied.workspace.runs / "improved-s0/history.csv").write_text("")
+    assert not copied.finished("improved", 0) and copied.finished("baseline", 0)
+    table = copied.workspace.runs / "ypool-s0/per_query.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-30]))
+    with pytest.raises(ValueError, match="run.json says .*, per_query.csv says"):
+        copied.run("ypool", 0)
+
+
+def test_other_backbone_weights_do_not_pass_for_those_of_a_record(clone, monkeypatch, tmp_path):
+    record = clone.run("baseline", 0)
+    assert record["cost"]["backbone_sha256"] is None  # from scratch
+    assert record["cost"]["reidlib"] == version("reidlib")
+    monkeypatch.setenv("REIDLIB_WEIGHTS", str(tmp_path))
+    (tmp_path / "vit.safetensors").write_bytes(b"one")
+    config = replace(clone.study.config("baseline", 0), pretrained=True, backbone="vit")
+    assert train.backbone_hash(config) == hashlib.sha256(b"one").hexdigest()
+    then, now = "a" * 64, "b" * 64
+    record["cost"]["backbone_sha256"] = then
+    write_json(record.pop("folder") / "run.json", record)
+    for found in (None, then, now):
+        monkeypatch.setattr(train, "backbone_hash", lambda config, found=found: found)
+        if found != now:
+            clone.run("baseline", 0)
+    for again in (clone.run, lambda *_: clone.train_missing_weights(["baseline"], 0)):
+        with pytest.raises(ValueError, match=f"baseline-s0 started.*{then}.*{now}: bring.*delete"):
+            again("baseline", 0)
 
 
 def test_a_changed_configuration_is_another_run_and_loses_nothing(lab, study, monkeypatch):

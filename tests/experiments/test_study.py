@@ -59,6 +59,7 @@ def test_a_file_with_the_former_name_of_a_parameter_is_the_same_study(load):
 
 @pytest.mark.parametrize("text, message", [
     ("", "mine.yaml: expected `key: value` lines with at least `dataset: name`"),
+    ('dataset: "a\\0b"', r"^mine.yaml: dataset is 'a.x00b'; expected a name or the path of a CSV"),
     ("seeds: [1]", "with at least `dataset: name`"),
     ("dataset: [x", "mine.yaml is not YAML"),
     ("dataset: x\nchecksum: y", "unknown key in mine.yaml 'checksum'; known: dataset, seeds"),
@@ -72,7 +73,20 @@ def test_a_file_that_is_no_study_is_refused(load, text, message):
         load(text)
 
 
+@pytest.mark.parametrize("content, reason", [
+    ("dataset: Jörg\n".encode("latin-1"), "can't decode byte 0xf6"),
+    ("dataset: x\n".encode("utf-16"), "can't decode byte 0xff"),
+    (b"dataset: " + b"[" * 5000, "recursion"), (b"dataset: [x\nseeds: [", "line 2, column 6")])
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, content, reason):
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=f"^mine.yaml is not YAML in UTF-8: .*{reason}.*; correct "
+                       "it, or save it as UTF-8$"):
+        load_study("mine", params=tmp_path)
+
+
 @pytest.mark.parametrize("line, message", [
+    ("train: {image_size: 1000000}",
+     "mine.yaml: image_size is 1000000; expected 2048 or less"),
     ("seeds: []", "mine.yaml: seeds is []; expected a list that is not empty"),
     ("seeds: 3", "mine.yaml: seeds is 3; expected a list"),
     ("seeds: [1, 1]", "mine.yaml: seeds are [1, 1]; expected different ones"),
@@ -83,7 +97,8 @@ def test_a_file_that_is_no_study_is_refused(load, text, message):
     ("train: [1]", "mine.yaml: train is [1]; expected `key: value` lines"),
     ("train: {epochs: -2}", "mine.yaml: epochs is -2; expected 0 or more"),
     ("train: {batch_size: 30}",
-     "mine.yaml: batch_size 30 is not a multiple of images_per_identity 4"),
+     "mine.yaml: batch_size 30 is not a multiple of images_per_identity 4 (preset amtriplet has "
+     "am_margin: 0.35, triplet_margin: 0.3, images_per_identity: 4)"),
     ("train: {y_pooling: true}", "mine.yaml: y_pooling is what the presets differ in, so a study "
      "cannot set it for all of them; change reidlib.experiments.presets.PRESETS"),
     ("perplexity: abc", "mine.yaml: perplexity is 'abc'; expected a number"),
@@ -150,7 +165,8 @@ def test_a_saved_study_that_is_missing_or_damaged_says_what_to_do(tmp_path):
     for text, reason in ((path.read_text()[:40], "Unterminated|Expecting"),
                          (path.read_text().replace('"seeds"', '"sedes"'), "unknown .*'sedes'"),
                          (path.read_text().replace("5.0", "true"), "perplexity is True; expected"),
-                         ("[]", "mapping")):
+                         (path.read_text().replace("[\n  0\n ]", "[]"), "seeds is ..; expected"),
+                         ("[" * 10**5, "recursion"), ("[]", "mapping")):
         path.write_text(text)
         with pytest.raises(ValueError, match=f"study.json is not a study .*({reason}).*delete it"):
             read_study(workspace)
