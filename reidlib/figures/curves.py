@@ -11,12 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from reidlib.evaluation.protocols import PAPER_PROTOCOL, PROTOCOLS
 from reidlib.figures import style
 from reidlib.figures.style import INK, LINES, MARKERS, WIDTH, check_frame, in_order, styled
 
-PROTOCOLS = ("standard", "standard-all", "market-matlab", "single-shot", "leak-free",
-             "all-gallery", "lat-top10")
-PAPER_PROTOCOL = "lat-top10"
+ORDER = (*(name for name in PROTOCOLS if name != PAPER_PROTOCOL), PAPER_PROTOCOL)
 SEED = {"marker": "o", "ms": 3.5, "mfc": "white", "color": INK, "ls": "none"}
 INTERVAL = {"marker": "|", "ms": 6, "color": INK, "lw": 1.2}
 PUBLISHED = {"marker": "|", "ms": 15, "mew": 2.5, "color": "black", "ls": "none"}
@@ -25,7 +24,7 @@ PUBLISHED = {"marker": "|", "ms": 15, "mew": 2.5, "color": "black", "ls": "none"
 def protocols_in(frame: pd.DataFrame) -> list[str]:
     """The protocols of ``frame``: from the standard one to the paper's, then any others."""
     found = in_order(frame["protocol"])
-    return [p for p in PROTOCOLS if p in found] + [p for p in found if p not in PROTOCOLS]
+    return [name for name in dict.fromkeys([*ORDER, *found]) if name in found]
 
 
 def _protocol_title(name: str) -> str:
@@ -39,20 +38,19 @@ def _sample(**look) -> Line2D:
 
 @styled
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Loss of each preset on its own scale, and below, if known, the training accuracy of all.
+    """Loss of each preset on its own scale, and below the training accuracy of all.
 
-    Columns: ``run, preset, seed, epoch, loss`` and optionally ``accuracy`` (fraction); one line
-    per run. Losses of different presets are different sums, so they never share a vertical axis.
+    Columns: ``run, preset, seed, epoch, loss, accuracy`` (fraction); one line a run. Losses of
+    presets are different sums, so they never share a vertical axis.
     """
-    accuracy = "accuracy" in history
-    check_frame(history, ["run", "preset", "seed", "epoch", "loss"], key=["run", "epoch"],
-                fractions=["accuracy"] if accuracy else [])
+    check_frame(history, ["run", "preset", "seed", "epoch", "loss", "accuracy"],
+                key=["run", "epoch"], fractions=["accuracy"])
     presets = in_order(history["preset"])
     columns = min(len(presets), 3) if len(presets) != 4 else 2
     rows = ceil(len(presets) / columns)
     history = history.sort_values("epoch", kind="stable")
-    fig = plt.figure(figsize=(WIDTH, 2.2 * rows + 2.5 * accuracy))
-    grid = fig.add_gridspec(rows + accuracy, columns)
+    fig = plt.figure(figsize=(WIDTH, 2.2 * rows + 2.5))
+    grid = fig.add_gridspec(rows + 1, columns)
     colours = style.row_colours(presets)
     look = {name: dict(color=colours[name], ls=LINES[i % len(LINES)], lw=1.3, marker=".", ms=4)
             for i, name in enumerate(presets)}
@@ -62,14 +60,13 @@ def learning_curves(history: pd.DataFrame) -> Figure:
             ax.plot(run["epoch"], run["loss"], **look[name])
         ax.set(title=name, xlabel="epoch", ylabel="training loss")
         ax.set_ylim(bottom=min(0, history.loc[history["preset"] == name, "loss"].min()))
-    if accuracy:
-        axes.append(fig.add_subplot(grid[rows, :]))
-        for (name, _), run in history.groupby(["preset", "run"], observed=True):
-            axes[-1].plot(run["epoch"], run["accuracy"], **look[name])
-        axes[-1].set(xlabel="epoch", ylabel="training accuracy", ylim=(0, 1.03))
-        fig.legend([_sample(**look[name]) for name in presets], presets, ncols=4,
-                   loc="outside lower center")
-    for ax in axes:
+    below = fig.add_subplot(grid[rows, :])
+    for (name, _), run in history.groupby(["preset", "run"], observed=True):
+        below.plot(run["epoch"], run["accuracy"], **look[name])
+    below.set(xlabel="epoch", ylabel="training accuracy", ylim=(0, 1.03))
+    fig.legend([_sample(**look[name]) for name in presets], presets, ncols=4,
+               loc="outside lower center")
+    for ax in (*axes, below):
         ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
 
@@ -97,36 +94,32 @@ def _score_bars(ax: Axes, part: pd.DataFrame, rows: list[str], ends: pd.DataFram
 
 
 @styled
-def ablation_bars(scores: pd.DataFrame, paper: pd.DataFrame | None = None,
-                  intervals: pd.DataFrame | None = None) -> Figure:
+def ablation_bars(scores: pd.DataFrame, intervals: pd.DataFrame,
+                  paper: pd.DataFrame | None = None) -> Figure:
     """mAP and rank-1 of each row of the ablation: bars are means over seeds, dots single seeds.
 
-    ``scores`` columns: ``row, protocol, seed, mAP, rank1`` (fractions). ``paper`` columns:
-    ``row, mAP, rank1``, the published numbers, marked in the panel of the paper's protocol only.
-    ``intervals`` columns: ``row, protocol, low, high``, of mAP, drawn over its bars.
+    ``scores`` columns: ``row, protocol, seed, mAP, rank1`` (fractions). ``intervals``: ``row,
+    protocol, low, high``, of mAP, drawn over its bars. ``paper``: ``row, mAP, rank1``, the
+    published numbers, marked in the panel of the paper's protocol only.
     """
     check_frame(scores, ["row", "protocol", "seed", "mAP", "rank1"],
                 key=["row", "protocol", "seed"], fractions=["mAP", "rank1"])
     rows, protocols = in_order(scores["row"]), protocols_in(scores)
     fig, axes = plt.subplots(1, len(protocols), sharey=True, squeeze=False,
                              figsize=(WIDTH, 0.62 * len(rows) + 1.6))
-    if intervals is None:
-        intervals = pd.DataFrame(columns=["row", "protocol", "low", "high"])
     for ax, protocol in zip(axes[0], protocols, strict=True):
-        ends = intervals[intervals["protocol"] == protocol].set_index("row")
-        _score_bars(ax, scores[scores["protocol"] == protocol], rows, ends)
+        part, ends = (table[table["protocol"] == protocol] for table in (scores, intervals))
+        _score_bars(ax, part, rows, ends.set_index("row"))
         ax.set_title(_protocol_title(protocol))
-    axes[0, 0].set_ylabel("variant")
+    axes[0, 0].set_ylabel("model")
     legend = {"mAP": Patch(color=INK), "rank-1": Patch(color=INK, alpha=0.4),
-              "one seed": _sample(**SEED)}
-    if len(intervals):
-        legend["95 % interval of mAP"] = _sample(**{**INTERVAL, "ls": "-"})
+              "one seed": _sample(**SEED),
+              "95 % interval of mAP": _sample(**{**INTERVAL, "ls": "-"})}
     if paper is not None:
         check_frame(paper, ["row", "mAP", "rank1"], key=["row"], fractions=["mAP", "rank1"])
-        unknown = [row for row in paper["row"] if row not in rows]
-        if unknown or PAPER_PROTOCOL not in protocols:
-            raise ValueError(f"no {PAPER_PROTOCOL} scores to compare with the paper's rows "
-                             f"{unknown or list(paper['row'])}")
+        if PAPER_PROTOCOL not in protocols or not set(paper["row"]) <= set(rows):
+            raise ValueError(f"no {PAPER_PROTOCOL} scores to compare with each of the paper's "
+                             f"rows {list(paper['row'])}")
         ax = axes[0, protocols.index(PAPER_PROTOCOL)]
         for metric, dy in (("mAP", -0.19), ("rank1", 0.19)):
             ys = [rows.index(row) + dy for row in paper["row"]]
@@ -172,22 +165,20 @@ def score_dots(scores: pd.DataFrame, by: str, label: str, published: float | Non
 
 
 @styled
-def protocol_gap(scores: pd.DataFrame, metric: str = "mAP") -> Figure:
+def protocol_gap(scores: pd.DataFrame) -> Figure:
     """How far apart protocols score the same runs: one line per row, one marker per protocol.
 
-    Columns: ``row, protocol, seed`` and ``metric`` (fraction). Markers are means over seeds,
-    the number is what the paper's protocol adds to the standard one.
+    Columns: ``row, protocol, seed, mAP`` (fraction). Markers are means over seeds, the number is
+    what the paper's protocol adds to the standard one.
     """
-    check_frame(scores, ["row", "protocol", "seed", metric], key=["row", "protocol", "seed"],
-                fractions=[metric])
+    key = ["row", "protocol", "seed"]
+    check_frame(scores, [*key, "mAP"], key=key, fractions=["mAP"])
     rows, protocols = in_order(scores["row"]), protocols_in(scores)
-    names = dict.fromkeys([*PROTOCOLS, *protocols])
-    markers = dict(zip(names, MARKERS, strict=False))
+    markers = dict(zip(dict.fromkeys([*ORDER, *protocols]), MARKERS, strict=False))
     colours = style.row_colours(rows)
     fig, ax = plt.subplots(figsize=(WIDTH, 0.5 * len(rows) + 1.6))
     for y, row in enumerate(rows):
-        runs = scores[scores["row"] == row]
-        means = runs.groupby("protocol", observed=True)[metric].mean()
+        means = scores[scores["row"] == row].groupby("protocol", observed=True)["mAP"].mean()
         ax.plot([means.min(), means.max()], [y, y], color=colours[row], lw=3, alpha=0.4, zorder=1)
         for protocol, mean in means.items():
             ax.plot(mean, y, markers[protocol], ms=9, color=colours[row], mec="white", zorder=3,
@@ -196,13 +187,13 @@ def protocol_gap(scores: pd.DataFrame, metric: str = "mAP") -> Figure:
             gap = means[PAPER_PROTOCOL] - means["standard"]
             ax.text(1.02, y, f"{gap:+.3f}", va="center", transform=ax.get_yaxis_transform())
             ax.set_title(f"{PAPER_PROTOCOL} − standard:", loc="right")
-    ax.set(xlim=(0, 1), xlabel=metric, ylabel="variant")
+    ax.set(xlim=(0, 1), xlabel="mAP", ylabel="model")
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.grid(False, axis="y")
-    handles = [_sample(marker=markers[p], ms=9, mec="white") for p in protocols]
-    fig.legend(handles, [_protocol_title(p) for p in protocols], loc="outside lower center",
-               ncols=3, title="mean over seeds")
+    fig.legend([_sample(marker=markers[p], ms=9, mec="white") for p in protocols],
+               [_protocol_title(p) for p in protocols], loc="outside lower center", ncols=3,
+               title="mean over seeds")
     return fig
 
 
@@ -213,11 +204,10 @@ def ap_scatter(queries: pd.DataFrame) -> Figure:
     Columns: ``row, path, seed, protocol, AP`` (fraction; NaN is left out); one panel per row, one
     dot per query and seed. Above the diagonal the paper's protocol gives the higher score.
     """
-    check_frame(queries, ["row", "path", "seed", "protocol", "AP"],
-                key=["row", "path", "seed", "protocol"])
-    wide = queries.pivot(index=["row", "path", "seed"], columns="protocol", values="AP")
-    wide = wide.dropna().reset_index()
-    rows = in_order(queries["row"])
+    key = ["row", "path", "seed", "protocol"]
+    check_frame(queries, [*key, "AP"], key=key)
+    wide = queries.pivot(index=key[:3], columns="protocol", values="AP")
+    wide, rows = wide.dropna().reset_index(), in_order(queries["row"])
     columns, colours = min(len(rows), 3), style.row_colours(rows)
     fig, axes = plt.subplots(ceil(len(rows) / columns), columns, squeeze=False, sharex=True,
                              sharey=True, figsize=(WIDTH, 2.5 * ceil(len(rows) / columns) + 0.3))
@@ -238,30 +228,22 @@ def ap_scatter(queries: pd.DataFrame) -> Figure:
 def cmc_curves(cmc: pd.DataFrame) -> Figure:
     """Share of queries with a right picture among the first k, one panel per protocol.
 
-    Columns: ``row, protocol, rank`` (k, from 1), ``cmc`` (fraction, mean over seeds) and
-    optionally ``low, high`` (fractions), drawn as a band. Ranks above 20 are left out.
+    Columns: ``row, protocol, rank`` (k, from 1) and ``cmc`` (fraction, mean over seeds). Ranks
+    above 20 are left out.
     """
-    band = ["low", "high"] if {"low", "high"} <= set(cmc.columns) else []
     check_frame(cmc, ["row", "protocol", "rank", "cmc"], key=["row", "protocol", "rank"],
-                fractions=["cmc", *band])
+                fractions=["cmc"])
     rows, protocols = in_order(cmc["row"]), protocols_in(cmc)
     cmc = cmc[cmc["rank"] <= 20].sort_values("rank")
-    lowest = cmc[["cmc", *band]].min(axis=None)
-    colours, columns = style.row_colours(rows), min(len(protocols), 2)
+    lowest, colours = floor(10 * cmc["cmc"].min()) / 10, style.row_colours(rows)
     lines = {row: LINES[i % len(LINES)] for i, row in enumerate(rows)}
-    fig, axes = plt.subplots(ceil(len(protocols) / columns), columns, squeeze=False, sharey=True,
-                             figsize=(WIDTH, 2.9 * ceil(len(protocols) / columns) + 0.6))
-    for ax, protocol in zip(axes.flat, protocols, strict=False):
+    fig, axes = plt.subplots(1, len(protocols), squeeze=False, sharey=True, figsize=(WIDTH, 3.5))
+    for ax, protocol in zip(axes[0], protocols, strict=True):
         part = cmc[cmc["protocol"] == protocol]
         for row, curve in ((row, part[part["row"] == row]) for row in rows):
             ax.plot(curve["rank"], curve["cmc"], marker=".", color=colours[row],
                     linestyle=lines[row], label=row)
-            if band:
-                ax.fill_between(curve["rank"], curve["low"], curve["high"], color=colours[row],
-                                alpha=0.15, linewidth=0)
         ax.set(title=_protocol_title(protocol), xlabel="rank k", ylabel="CMC (found within k)",
-               xlim=(0.5, 20.5), ylim=(floor(10 * lowest) / 10, 1.01), xticks=[1, 5, 10, 15, 20])
-    for ax in axes.flat[len(protocols):]:
-        ax.remove()
+               xlim=(0.5, 20.5), ylim=(lowest, 1.01), xticks=[1, 5, 10, 15, 20])
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig

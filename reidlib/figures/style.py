@@ -1,6 +1,6 @@
 """One look for all figures, and saving a figure together with the data it was drawn from.
 
-A variant (a preset, or its row of the ablation) has one colour in every figure, and no distinction
+A model (a preset, or its row of the ablation) has one colour in every figure, and no distinction
 rests on colour alone.
 """
 
@@ -26,7 +26,7 @@ INK, GREY = "#333333", PALETTE[7]
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "osv^DPX*p<>hd8H"  # all filled, the most different ones first
 # The ablation's rows and the presets behind them have the same colours.
-_VARIANTS = (
+_MODELS = (
     (GREY, "untrained", "not fine-tuned"),
     (PALETTE[0], "baseline"),
     (PALETTE[1], "ypool", "+ y-pooling"),
@@ -36,18 +36,18 @@ _VARIANTS = (
     ("#882255", "best"),
     ("#332288", "best, re-ranking"),
 )
-VARIANT_COLOURS = {name: colour for colour, *names in _VARIANTS for name in names}
+MODEL_COLOURS = {name: colour for colour, *names in _MODELS for name in names}
 _SPARE = [c for c in [*PALETTE, "#332288", "#882255", "#000000"] if c not in
-          VARIANT_COLOURS.values()]
+          MODEL_COLOURS.values()]
 
 
 def row_colours(names: Sequence[str]) -> dict[str, str]:
-    """Colour of each variant: the fixed one, or for unknown names the next that is still free."""
-    unknown = [name for name in names if name not in VARIANT_COLOURS]
+    """Colour of each model: the fixed one, or for unknown names the next that is still free."""
+    unknown = [name for name in names if name not in MODEL_COLOURS]
     if len(unknown) > len(_SPARE):
         raise ValueError(f"no colours left for {unknown[len(_SPARE):]}")
     spare = dict(zip(unknown, _SPARE, strict=False))
-    return {name: VARIANT_COLOURS.get(name) or spare[name] for name in names}
+    return {name: MODEL_COLOURS.get(name) or spare[name] for name in names}
 
 
 @contextmanager

@@ -1,7 +1,4 @@
-"""A gallery to look at: as points (t-SNE of its embeddings) and as pictures (sample, ranked list).
-
-Pictures of real people go to ``Workspace.people``, which git ignores: that is the caller's duty.
-"""
+"""A gallery's embeddings as points (t-SNE), and how well they separate people."""
 
 from collections.abc import Sequence
 

@@ -13,12 +13,12 @@ from papermill.exceptions import PapermillExecutionError
 
 from reidlib.experiments.records import forget_runs
 from reidlib.experiments.study import Study
+from reidlib.report.page import TEMPLATES
 from reidlib.report.study_results import check_presets
 from reidlib.utils.console import log
 from reidlib.utils.errors import NotebookError
 from reidlib.utils.paths import ROOT, Workspace, atomic_write, write_text
 
-TEMPLATES = Path(__file__).with_name("templates")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 
 

@@ -15,14 +15,15 @@ from reidlib.experiments.records import by_row, device_name, score_table
 from reidlib.figures.curves import score_dots
 from reidlib.figures.style import save_figure
 from reidlib.report import statements, supplementary, tables
-from reidlib.report.study_results import StudyResults, epochs
+from reidlib.report.study_results import StudyResults, a_block_every, count_epochs, epochs
+from reidlib.utils.console import log
 from reidlib.utils.paths import Workspace, csv_text, write_text
 from reidlib.utils.text import percent, render, to_markdown
 
 TEMPLATES = Path(__file__).with_name("templates")
 README_STUDIES = ("pku-reid", "synthetic")  # the first is on the front page
 NAMES = {"baseline": "the baseline", "improved": "the paper's model", "best": "`best`"}
-FILTERS = {"change": tables.change, "points": statements.points,
+FILTERS = {"change": tables.change, "points": statements.points, "epochs": count_epochs,
            "steps_table": lambda steps: to_markdown(tables.steps_table(steps))}
 # supplementary study -> files that go when it is gone
 OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("folds", "selection", "finalists")},
@@ -70,6 +71,7 @@ def render_all(results: StudyResults) -> dict[str, str]:
 def sections(results: StudyResults) -> Iterator[Section]:
     """The parts of ``report.md``, for a page that shows its figures itself."""
     text = render(TEMPLATES / "report.md.j2", FILTERS, **context(results))
+    text = re.sub(r"(\[[-+\d.]+,) ", "\\1\N{NO-BREAK SPACE}", text)  # intervals stay on one line
     link = re.compile(r"^!\[(.*)\]\(figures/(.*)\)$", re.M)
     for part in text.split("\n## ")[1:]:
         title, _, body = part.partition("\n")
@@ -98,8 +100,8 @@ def context(results: StudyResults) -> dict[str, Any]:
         "falls": results.distractors and results.tables["distractors"].groupby(
             "row", sort=False)["value"].agg(["first", "last"]),
         "overview_table": _overview_table(results), "short_table": _short_table(results),
-        "paper_schedule": f"{TrainConfig().epochs} epochs, a block every "
-                          f"{TrainConfig().release_every}",
+        "paper_schedule": f"{count_epochs(TrainConfig().epochs)}, "
+                          f"{a_block_every(TrainConfig().release_every)}",
         "n_epochs": epochs(results.records), "costs": _costs(results),
         **environment(results), "tables": tables, "supplementary": supplementary,
         "figure": lambda name, caption: _figure(results.workspace, name, caption),
@@ -169,7 +171,7 @@ def readme_blocks(root: Path) -> dict[Path, dict[str, str]]:
         return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
     results = [read(study, "headline.md") for study in README_STUDIES]
-    note = render(TEMPLATES / "headline_note.md.j2").strip()
+    note = render(TEMPLATES / "headline_note.md.j2", FILTERS).strip()
     return {root / "README.md": {"results": read(README_STUDIES[0], "summary.md")},
             root / "reports" / "README.md": {
                 "protocols": protocol_rules([*map(asdict, PROTOCOLS.values())]).strip(),
@@ -204,6 +206,10 @@ def current_readmes(root: Path) -> dict[Path, str]:
 
 def update_readmes(workspace: Workspace) -> None:
     """Write the generated parts of the READMEs, if this study is one that they show."""
-    if workspace.study in README_STUDIES:
+    if workspace.study not in README_STUDIES:
+        return
+    try:
         for path, text in current_readmes(workspace.root).items():
             write_text(path, text)
+    except ValueError as error:  # no marks: a README of another project
+        log(f"the READMEs in {workspace.root} stay as they are: {error}")

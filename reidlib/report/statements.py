@@ -1,6 +1,6 @@
 """What the sentences of the report say: does it reproduce, which idea helps, what does better?
 
-Here are the facts; the words stand in the templates.
+Here are the facts; the words are in the templates.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import pandas as pd
 from reidlib.evaluation.statistics import Comparison, compare, interval, verdict
 from reidlib.experiments.presets import COMPARED
 from reidlib.experiments.records import by_row, score_table
-from reidlib.report.tables import SHOWN, change, cut, first_hits, paper_scores
+from reidlib.report.tables import SHOWN, change, cut, paper_scores
 
 PAPER_MODEL = "+ flipped query"  # the row that has all ideas of the paper
 
@@ -56,16 +56,14 @@ def contrasts(samples: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> list[Con
 def together(queries: pd.DataFrame) -> dict[str, Any] | None:
     """What the paper's additions do together, against the baseline; None where they did not run.
 
-    ``standard``, ``standard_all``: comparisons of mAP; ``mended``, ``spoiled``, ``n``: first hits.
+    ``standard``, ``standard_all``: comparisons of mAP.
     """
     rows = ("baseline", PAPER_MODEL)
     if PAPER_MODEL not in set(queries["row"]):
         return None
     standard, everything = (compare(*(cut(queries, row, protocol) for row in rows))
                             for protocol in ("standard", "standard-all"))
-    mended, spoiled, n = first_hits(queries, *rows)
-    return {"standard": standard, "standard_all": everything, "mended": mended,
-            "spoiled": spoiled, "n": n}
+    return {"standard": standard, "standard_all": everything}
 
 
 def reproduction(queries: pd.DataFrame) -> dict[str, Any] | None:
@@ -106,12 +104,12 @@ def claims(records: Sequence[dict], changes: pd.DataFrame) -> list[dict[str, Any
                 for p in SHOWN}
         weight = 1 / ours["lat-top10"]["n_valid_query"]
         gaps = [ours["lat-top10"]["rank1"] - row.rank1, ours["lat-top10"]["mAP"] - row.mAP]
-        level = ("reproduces" if all(abs(gap) <= weight for gap in gaps)
-                 else "short" if min(gaps) < -weight else "above")
+        outcome = ("reproduces" if all(abs(gap) <= weight for gap in gaps)
+                   else "short" if min(gaps) < -weight else "above")
         steps = list(changes[changes["row"] == row.row].itertuples())
         above = steps[0].above if steps else None
         gain = row.mAP - published[above] if above in published else None
         found.append({"row": row.row, "paper": row, "ours": ours, "weight": weight,
-                      "level": level if row.dataset == same_data else None,
+                      "level": outcome if row.dataset == same_data else None,
                       "steps": steps, "published": gain})
     return found

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from reidlib.evaluation.protocols import PAPER_PROTOCOL
 from reidlib.evaluation.statistics import interval
 from reidlib.experiments.presets import (
     COMPARED,
@@ -16,7 +17,7 @@ from reidlib.experiments.presets import (
 from reidlib.experiments.records import collect_runs
 from reidlib.experiments.study import Study, read_study
 from reidlib.report import supplementary
-from reidlib.report.tables import cut, headline, paper_scores, query_rows, steps
+from reidlib.report.tables import PROTOCOLS_COMPARED, cut, headline, paper_scores, query_rows, steps
 from reidlib.utils.paths import Workspace
 
 KNOWN_PRESETS = tuple(dict.fromkeys(row.preset for row in (*RESULT_ROWS, *SINGLE_IDEAS)))
@@ -113,8 +114,8 @@ class StudyResults:
         people = cut(self.models, "baseline", "standard-all").dropna(subset="AP")["id"].nunique()
         found = {f"on the {people} test people": (self.models, self.alone)}
         if self.folds is not None:
-            everybody = f"on {self.folds['id'].nunique()} people in cross-validation"
-            found[everybody] = (self.folds, self.folds_alone)
+            everyone = f"on {self.folds['id'].nunique()} people in cross-validation"
+            found[everyone] = (self.folds, self.folds_alone)
         return found
 
     @property
@@ -132,17 +133,21 @@ def epochs(records: Sequence[dict]) -> int:
     return max(record["config"]["epochs"] for record in records)
 
 
-def in_epochs(records: Sequence[dict]) -> str:
-    return f"{epochs(records)} epoch" + "s" * (epochs(records) != 1)
+def count_epochs(n: int) -> str:
+    return f"{n} epoch" + "s" * (n != 1)
 
 
 def schedule(records: Sequence[dict]) -> str:
     """How the runs were trained, in a few words."""
     config = records[-1]["config"]
-    words = f"{config['schedule']}, {in_epochs(records)}"
+    words = f"{config['schedule']}, {count_epochs(epochs(records))}"
     if config["schedule"] == "blockwise":
-        words += f", a block every {config['release_every']}"
+        words += f", {a_block_every(config['release_every'])}"
     return words
+
+
+def a_block_every(n: int) -> str:
+    return f"a block every {count_epochs(n).removeprefix('1 ')}"
 
 
 def overview(results: StudyResults) -> pd.DataFrame:
@@ -150,17 +155,15 @@ def overview(results: StudyResults) -> pd.DataFrame:
 
     Columns: row, measure, value, low, high, std.
     """
-    names = {"not fine-tuned": "not fine-tuned", "baseline": "baseline",
-             "+ flipped query": "improved", "best": "best"}
-    lines = []
-    for protocol in ("lat-top10", "standard", "standard-all"):
-        for row, label in names.items():
-            own = cut(results.queries, row, protocol)
-            if len(own):
-                lines.append({"row": label, "measure": protocol, **interval(own)._asdict()})
+    untrained = results.queries[results.queries["row"] == "not fine-tuned"]
+    models = pd.concat([untrained, results.models], ignore_index=True)
+    # the paper's protocol first: its published number is marked there
+    ordered = sorted(PROTOCOLS_COMPARED, key=lambda name: name != PAPER_PROTOCOL)
+    asked = [(protocol, protocol, models) for protocol in ordered]
     if results.folds is not None:
-        measure = f"cross-validation, {in_epochs(results.supplementary['folds'])}"
-        lines += [{"row": row, "measure": measure,
-                   **interval(cut(results.folds, row, "standard-all"))._asdict()}
-                  for row in results.folds["row"].unique()]
-    return pd.DataFrame(lines)
+        trained = count_epochs(epochs(results.supplementary["folds"]))
+        asked.append((f"cross-validation, {trained}", "standard-all", results.folds))
+    return pd.DataFrame([
+        {"row": row, "measure": measure, **interval(own)._asdict()}
+        for measure, protocol, queries in asked for row in queries["row"].unique()
+        if len(own := cut(queries, row, protocol))])

@@ -98,7 +98,7 @@ def compared_steps(models: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_hits(queries: pd.DataFrame, before: str, after: str) -> tuple[int, int, int]:
-    """First hits that row ``after`` mends and spoils under ``standard``, and scored queries.
+    """First hits that row ``after`` corrects and makes wrong under ``standard``, scored queries.
 
     Over all seeds: a query counts once a seed.
     """
@@ -166,9 +166,9 @@ def largest_gains(before: pd.DataFrame, after: pd.DataFrame, n: int) -> pd.DataF
     Both are per-query tables of one run under one protocol and flip.
     """
     both = before.merge(after, on=["path", "id", "cam"], suffixes=("_before", "_after"))
-    mended = both[(both["first_hit_before"] > 1) & (both["first_hit_after"] == 1)]
-    gain = mended["AP_after"] - mended["AP_before"]
-    return (mended.assign(gain=gain).sort_values(["gain", "path"], ascending=[False, True])
+    corrected = both[(both["first_hit_before"] > 1) & (both["first_hit_after"] == 1)]
+    gain = corrected["AP_after"] - corrected["AP_before"]
+    return (corrected.assign(gain=gain).sort_values(["gain", "path"], ascending=[False, True])
             .head(n).reset_index(drop=True))
 
 
@@ -179,6 +179,6 @@ def worst_queries(per_query: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def paper_scores() -> pd.DataFrame:
-    """The paper's own numbers, with where they stand in it."""
+    """The paper's own numbers, and where they are in it."""
     return pd.read_csv(PAPER)
 

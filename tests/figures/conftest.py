@@ -4,6 +4,8 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
+from reidlib.figures.curves import ablation_bars
+
 ROWS = ["baseline", "+ y-pooling", "+ flipped query"]
 
 
@@ -12,6 +14,12 @@ def close_figures():
     matplotlib.use("agg")
     yield
     plt.close("all")
+
+
+def bars(scores, paper=None, ends=None):
+    """The ablation; without intervals unless they are given."""
+    nothing = pd.DataFrame(columns=["row", "protocol", "low", "high"])
+    return ablation_bars(scores, nothing if ends is None else ends, paper)
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 
 from reidlib.figures import style
-from reidlib.figures.curves import ablation_bars, protocol_gap
-from reidlib.figures.style import VARIANT_COLOURS, save_figure
+from reidlib.figures.curves import protocol_gap
+from reidlib.figures.style import MODEL_COLOURS, save_figure
+from tests.figures.conftest import bars
 
 
 def test_unknown_rows_get_colours_of_their_own():
     names = ["baseline", "larger backbone", "no flip"]
     assert len(set(style.row_colours(names).values())) == 3
-    assert style.row_colours(names)["baseline"] == VARIANT_COLOURS["baseline"]
+    assert style.row_colours(names)["baseline"] == MODEL_COLOURS["baseline"]
     with pytest.raises(ValueError, match="row 29"):
         style.row_colours([f"row {i}" for i in range(30)])
 
@@ -26,14 +27,14 @@ def test_the_style_ends_with_the_figure(scores):
 
 
 def test_the_csv_beside_the_picture_holds_its_data(scores, tmp_path):
-    path = save_figure(ablation_bars(scores), tmp_path / "new" / "ablation.png", scores)
+    path = save_figure(bars(scores), tmp_path / "new" / "ablation.png", scores)
     assert path.read_bytes().startswith(b"\x89PNG") and b"Software" not in path.read_bytes()
     read = pd.read_csv(path.with_suffix(".csv"))
     pd.testing.assert_frame_equal(read, scores, rtol=1e-15)
 
 
 def test_the_same_data_gives_the_same_bytes(scores, tmp_path):
-    first, second = (save_figure(ablation_bars(scores), tmp_path / f"{i}.png") for i in "ab")
+    first, second = (save_figure(bars(scores), tmp_path / f"{i}.png") for i in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert not first.with_suffix(".csv").exists()
 

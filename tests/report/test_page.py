@@ -7,8 +7,9 @@ import pytest
 
 from reidlib import cli
 from reidlib.experiments.presets import RESULT_ROWS
-from reidlib.report import verify
+from reidlib.report import page, verify
 from reidlib.report.page import README_STUDIES, replace_block
+from reidlib.report.study_results import StudyResults
 from reidlib.utils.paths import ROOT, Workspace
 from reidlib.utils.text import percent
 
@@ -49,9 +50,31 @@ def test_tracked_headline_is_the_mean_of_the_tracked_queries(name):
             assert shown.split(" ")[0] == percent(means.loc[protocol, "rank1"])
 
 
-def test_verify_finds_a_typed_number(tmp_path, monkeypatch, capsys):
-    shutil.copytree(ROOT / "reports" / "synthetic", tmp_path / "reports" / "synthetic")
-    workspace = Workspace("synthetic", tmp_path)
+@pytest.fixture
+def workspace(tmp_path):
+    """Another workspace with the drawn people's results."""
+    shutil.copytree(ROOT / "reports" / "synthetic", tmp_path / "reports" / "synthetic",
+                    ignore=shutil.ignore_patterns("executed"))
+    return Workspace("synthetic", tmp_path)
+
+
+def test_report_is_made_of_the_records(workspace):
+    (workspace.reports / "report.md").unlink()
+    text = page.write_report(StudyResults(workspace)).read_text()
+    assert "make report STUDY=synthetic EPOCHS=10 SEEDS=0,1,2 AGAIN=1" in text
+    assert "| + y-pooling |" in text and str(workspace.root) not in text
+    assert text == (ROOT / "reports" / "synthetic" / "report.md").read_text()
+
+
+def test_a_readme_without_marks_stays_as_it_is(workspace, capsys):
+    readme = workspace.root / "README.md"
+    readme.write_text("# Another project\n")
+    page.update_readmes(workspace)
+    assert readme.read_text() == "# Another project\n"
+    assert "stay as they are: expected one <!-- results -->" in capsys.readouterr().out
+
+
+def test_verify_finds_a_typed_number(workspace, monkeypatch, capsys):
     assert verify.differences(workspace) == []
     page = workspace.reports / "report.md"
     page.write_text(page.read_text().replace("| baseline |", "| baseline! |", 1))

@@ -41,12 +41,9 @@ def test_a_row_that_was_not_run_makes_no_claim():
     assert "+ y-pooling" not in claims(without)
 
 
-def test_all_ideas_together_and_first_hits():
+def test_all_ideas_together():
     table = every_image(queries(LEVELS))
-    own = (table["row"] == "baseline") & (table["path"] == "0.png")
-    table.loc[own, "rank1"] = 0.0
     found = statements.together(table)
-    assert (found["mended"], found["spoiled"], found["n"]) == (1, 0, 28)
     assert found["standard"].difference == pytest.approx(0.035)
     assert statements.together(table[table["row"] == "baseline"]) is None
 

@@ -3,6 +3,8 @@
 import itertools
 
 import numpy as np
+import pandas as pd
+import pytest
 
 from reidlib.experiments.presets import COMPARED, CUMULATIVE, RESULT_ROWS
 from reidlib.report import tables
@@ -72,3 +74,28 @@ def test_first_hits_are_counted_in_both_directions():
         table.loc[own, "rank1"] = 0.0
     assert tables.first_hits(table, "baseline", "+ flipped query") == (2, 1, 28)
     assert len(every_image(table)) > len(table)
+
+
+def per_query(**columns):
+    names = [f"{i}.png" for i in range(len(next(iter(columns.values()))))]
+    return pd.DataFrame({"path": names, "id": names, "cam": "a", **columns})
+
+
+def test_largest_gains_follow_the_rule():
+    before = per_query(AP=[0.1, 0.9, 0.2, 0.3], first_hit=[2, 1, 5, 3])
+    after = per_query(AP=[0.3, 1.0, 0.9, 0.9], first_hit=[1, 1, 1, 2])
+    gains = tables.largest_gains(before, after, 5)
+    assert gains["path"].tolist() == ["2.png", "0.png"]     # 1 was right before, 3 is wrong after
+    assert gains["gain"].tolist() == pytest.approx([0.7, 0.2])
+    assert len(tables.largest_gains(before, after, 1)) == 1
+
+
+def test_worst_queries_skip_what_was_not_scored():
+    table = per_query(AP=[0.9, np.nan, 0.1, 0.5])
+    assert tables.worst_queries(table, 2)["path"].tolist() == ["2.png", "3.png"]
+
+
+def test_the_papers_numbers_are_those_of_the_paper():
+    paper = tables.paper_scores().set_index("row")
+    assert paper["mAP"].tolist() == [0.908, 0.947, 0.971, 0.975]
+    assert paper["rank1"].tolist() == [0.929, 0.964, 1.0, 1.0]
