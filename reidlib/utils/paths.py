@@ -1,7 +1,9 @@
 """Where files live, and how they are written: completely or not at all."""
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -49,6 +51,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.chmod(0o644)
         partial.replace(path)
+    except Exception as error:  # torch and safetensors have errors of their own for a full disk
+        if shutil.disk_usage(path.parent).free < 2**16:
+            raise OSError(errno.ENOSPC, "no space left; make room there, or set another "
+                          "--workspace", str(path)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
