@@ -86,24 +86,6 @@ def test_a_wrong_command_line_is_2_and_says_what_is_wrong(command, message, caps
     assert message in plain_text(printed.err or printed.out)
 
 
-@pytest.mark.parametrize("command, message", [
-    (["report", "--study", "smok"], "error: unknown study 'smok': no smok.yaml"),
-    (["report", "--study", "smoke", "--epochs", "-1"], "smoke.yaml: epochs is -1; expected 0"),
-    (["report", "--study", "smoke", "--device", "gpu"], "error: unknown device 'gpu'"),
-    (["run", "--study", "smoke", "--preset", "basline"], "(did you mean 'baseline'?)"),
-    (["run", "--study", "smoke", "--preset", "best", "--seed", "-1"], "seed is -1; expected 0"),
-    (["report", "--study", "smoke", "--workspace", "/proc/x"], "cannot write in the workspace"),
-    (["run", "--study", "smoke", "--preset", "best", "--workspace", __file__],
-     "cannot write in the workspace"),
-    (["download", "nothing.csv"], "error: "),
-])
-def test_what_cannot_be_done_is_1_and_a_message(command, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("REIDLIB_DATA", str(tmp_path))
-    assert cli.main(command) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and message in said and "Traceback" not in said
-
-
 @pytest.mark.parametrize("error, message", [
     (ValueError("bad value"), "error: bad value\n"), (OSError("disk full"), "error: disk full\n"),
     (FloatingPointError("loss not finite"), "error: loss not finite\n"),

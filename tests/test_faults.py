@@ -1,0 +1,236 @@
+"""Each fault is one line of a table: the command ends with one line that says what to do.
+
+``make`` breaks something in a place of three folders: parameter files, data, and the workspace of a
+small finished study ``mine``. To add a fault, add a line.
+"""
+
+import json
+import math
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from reidlib import cli
+from reidlib.experiments.batch import run_all
+from reidlib.experiments.study import load_study
+from reidlib.utils.paths import Workspace, write_json
+from tests.data.made_up import ROWS, draw
+
+SMALL = {"dataset": "synthetic", "seeds": [0], "presets": ["untrained", "baseline", "improved"],
+         "perplexity": 2.0,
+         "synthetic": {"train_ids": 3, "test_ids": 2, "orientations": 2, "n_query": 2,
+                       "n_query_copies": 1},
+         "train": {"backbone": "vit_tiny_patch16_224", "pretrained": False, "image_size": 32,
+                   "backbone_args": {"patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2},
+                   "schedule": "end-to-end", "epochs": 1}}
+PICTURES = [*ROWS, ("q2.png", "002", "x", "query"), ("g2.png", "002", "y", "gallery")]
+TRAIN, EXPORT = "study --study mine", "export --study mine"
+CHECK = "download DATA/mine/images.csv"
+
+
+class Place(NamedTuple):
+    params: Path
+    data: Path
+    workspace: Workspace
+
+    @property
+    def run(self) -> Path:
+        return self.workspace.runs / "baseline-s0"
+
+
+def nothing(at):
+    """The command alone is the fault."""
+
+
+def raw(content: str | bytes):
+    """A parameter file with this content."""
+    data = content if isinstance(content, bytes) else content.encode()
+    return lambda at: (at.params / "mine.yaml").write_bytes(data)
+
+
+def study(**changes):
+    """Another parameter file, in a workspace without results."""
+    def make(at):
+        shutil.rmtree(at.workspace.root)
+        raw(yaml.safe_dump({**SMALL, **changes}))(at)
+    return make
+
+
+def train(**changes):
+    return study(train={**SMALL["train"], **changes})
+
+
+def folder_of(at, name):
+    return at.run if name in ("run.json", "per_query.csv", "history.csv") else at.workspace.reports
+
+
+def without(name: str, key: str):
+    """A file of JSON that lost a key."""
+    def make(at):
+        path = folder_of(at, name) / name
+        values = json.loads(path.read_text())
+        del values[key]
+        write_json(path, values)
+    return make
+
+
+def replaced(name: str, old: str, new: str):
+    """A file of the reports with another value, by a regular expression."""
+    def make(at):
+        path = folder_of(at, name) / name
+        text, found = re.subn(old, new, path.read_text(), count=1)
+        assert found, (name, old)
+        path.write_text(text)
+    return make
+
+
+def cut(name: str, lines: int | None = None):
+    """A file of the reports that keeps its first lines, or half of its bytes."""
+    def make(at):
+        path = folder_of(at, name) / name
+        data = path.read_bytes()
+        kept = data[:len(data) // 2] if lines is None else b"".join(
+            data.splitlines(keepends=True)[:lines])
+        path.write_bytes(kept)
+    return make
+
+
+def half_the_weights(at):
+    for path in at.workspace.artifacts.glob("baseline-s0-*/weights.safetensors"):
+        path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def picture(change):
+    """Own data, of which ``change`` breaks the first picture."""
+    def make(at):
+        folder = at.data / "mine"
+        for seed, (name, *_) in enumerate(PICTURES):
+            draw(folder / name, seed)
+        lines = ["path,id,cam,split", *map(",".join, PICTURES)]
+        (folder / "images.csv").write_text("\n".join(lines) + "\n")
+        change(folder / PICTURES[0][0])
+    return make
+
+
+def in_a_circle(path):
+    path.unlink()
+    path.symlink_to(path)
+
+
+def with_nul(path):
+    listing = path.with_name("images.csv")
+    listing.write_text(listing.read_text().replace("ann", "a\0n"))
+
+
+FAULTS = {  # name: command, what makes the fault, what the message says, exit code (1)
+    # the command line
+    "jobs 0": (f"{TRAIN} --jobs 0", nothing, "Invalid value for '--jobs': .*1", 2),
+    "epochs -1": ("report --study mine --epochs -1", nothing, "epochs is -1; expected 0 or more"),
+    "unknown study": ("report --study min", nothing, "unknown study 'min': no min.yaml.*known: mi"),
+    "study elsewhere": ("report --study ../../x", nothing, r"unknown study '\.\./\.\./x'"),
+    "unknown preset": ("run --study mine --preset basline", nothing, "did you mean 'baseline'"),
+    "seed -1": ("run --study mine --preset best --seed -1", nothing, "seed is -1; expected 0"),
+    "device unknown": (f"{TRAIN} --device gpu", nothing, "unknown device 'gpu'; use auto, cpu"),
+    "device meta": (f"{TRAIN} --device meta", nothing, "'meta' is not supported; use auto, cpu"),
+    "device mps": (f"{TRAIN} --device mps", nothing, "'mps' is not supported; use auto, cpu"),
+    "device 9": (f"{TRAIN} --device cuda:9", nothing, "'cuda:9' asked for, but"),
+    "workspace is a file": (f"{TRAIN} --workspace {__file__}", nothing,
+                            "cannot write in the workspace .*choose another folder"),
+    "workspace nobody may write": (f"{TRAIN} --workspace /proc/x", nothing,
+                                   "cannot write in the workspace /proc/x .*choose another folder"),
+    "no such CSV": ("download nothing.csv", nothing, "nothing.csv"),
+    # parameter files
+    "file in Latin-1": (TRAIN, raw("dataset: synthetic # é".encode("latin-1")),
+                        "mine.yaml is not YAML in UTF-8: .*save it as UTF-8"),
+    "file in UTF-16": (TRAIN, raw("dataset: synthetic".encode("utf-16")),
+                       "mine.yaml is not YAML in UTF-8: .*save it as UTF-8"),
+    "key twice": (TRAIN, raw("dataset: synthetic\nseeds: [0]\nseeds: [1]"),
+                  "mine.yaml .*'seeds' is there twice; keep one"),
+    "5,000 lists": (TRAIN, raw("dataset: synthetic\nseeds: " + "[" * 5000 + "]" * 5000),
+                    "mine.yaml is not YAML in UTF-8: .*recursion"),
+    "no key": (TRAIN, raw("synthetic"), "mine.yaml: expected `key: value` lines with at least"),
+    "seed of a file": (TRAIN, study(seeds=[-1]), r"mine.yaml: seeds\[0\] is -1; expected 0 or"),
+    "infinite rate": (TRAIN, train(lr=math.inf), "mine.yaml: lr is inf; expected a finite number"),
+    "negative decay": (TRAIN, train(lr_decay=-1), "mine.yaml: lr_decay is -1; expected"),
+    "large decay": (TRAIN, train(layer_decay=5), "mine.yaml: layer_decay is 5; expected 1"),
+    "huge images": (TRAIN, train(image_size=1000000), "image_size is 1000000; expected 2048 or le"),
+    "odd batch": (TRAIN, train(batch_size=3), "batch_size 3 is not a multiple of images_per_ident"),
+    "people in words": (TRAIN, study(synthetic={"train_ids": "six"}), "train_ids is 'six'; expect"),
+    "unknown backbone": (TRAIN, train(backbone="vit_tinny"), "unknown backbone 'vit_tinny'"),
+    "no weights": (TRAIN, train(pretrained=True), "vit_tiny_patch16_224.*REIDLIB_WEIGHTS"),
+    # what a finished study left
+    "manifest lost lines": (EXPORT, cut("manifest.csv", 5), "manifest.csv.*run notebook 01_data"),
+    "manifest is cut": (EXPORT, cut("manifest.csv"),
+                        "manifest.csv is damaged.*run notebooks/01_data.ipynb again"),
+    "study without seeds": (TRAIN, replaced("study.json", r'"seeds": \[[^]]*\]', '"seeds": []'),
+                            "study.json is not a study .seeds is .*delete it"),
+    "record is cut": (TRAIN, cut("run.json"), "run.json is not a run record .*delete"),
+    "record without scores": (TRAIN, without("run.json", "scores"),
+                              "run.json is not a run record .scores is missing.*delete"),
+    "record of other scores": (TRAIN, replaced("run.json", r'"mAP": [\d.]+', '"mAP": 0.123'),
+                               "run.json says mAP 0.123 .*per_query.csv says .*delete"),
+    "record of other rates": (TRAIN, replaced("run.json", r'"lr": [\d.]+', '"lr": 0.5'),
+                              "run.json is not a run record .fingerprint.*delete"),
+    "queries lost": (TRAIN, cut("per_query.csv", 9), "run.json.* per_query.csv.*delete"),
+    "history of 0 bytes": (TRAIN, cut("history.csv", 0), "history.csv.*delete"),
+    "half the weights": (EXPORT, half_the_weights, "weights.safetensors holds no model"),
+    # own data
+    "NUL in a name": (CHECK, picture(with_nul), "with a NUL byte.*row 1 .'a1.png'.; write"),
+    "link to itself": (CHECK, picture(in_a_circle),
+                       "files that do not exist .*a1.png; .*a link must lead to a file"),
+    "picture missing": (CHECK, picture(Path.unlink), "files that do not exist .*a1.png"),
+    "picture of 0 bytes": (CHECK, picture(lambda path: path.write_bytes(b"")),
+                           r"not complete images .*a1.png \(zero bytes\).*get them again"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The study ``mine`` with all its runs, and its parameter file."""
+    root = tmp_path_factory.mktemp("finished")
+    (root / "params").mkdir()
+    (root / "params" / "mine.yaml").write_text(yaml.safe_dump(SMALL))
+    run_all(load_study("mine", params=root / "params"), root / "results", "cpu")
+    return root
+
+
+@pytest.fixture
+def place(finished, tmp_path, monkeypatch):
+    """A copy of it to break, which the command line takes for its own."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    params = tmp_path / "params"
+    for module in ("study", "prepare", "runner"):
+        monkeypatch.setattr(f"reidlib.experiments.{module}.load_study",
+                            partial(load_study, params=params))
+    monkeypatch.setenv("REIDLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("REIDLIB_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("REIDLIB_HEADLESS", "1")
+    return Place(params, tmp_path / "data", Workspace("mine", tmp_path / "results"))
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_ends_in_one_line_that_says_what_to_do(fault, place, capsys):
+    command, make, message, code = (*fault, 1)[:4]
+    make(place)
+    words = command.replace("DATA", str(place.data)).split()
+    if "--workspace" not in words and words[0] != "download":
+        words += ["--workspace", str(place.workspace.root)]
+    assert cli.main(words) == code
+    said = capsys.readouterr().err
+    assert re.search(message, said, re.S) and "Traceback" not in said
+    assert code == 2 or re.fullmatch(r"error: [^\n]+\n", said)
+
+
+def test_without_a_fault_the_same_commands_end_well(place, capsys):
+    picture(Path.exists)(place)
+    for command in (TRAIN, EXPORT):
+        assert cli.main([*command.split(), "--workspace", str(place.workspace.root)]) == 0
+    assert cli.main(CHECK.replace("DATA", str(place.data)).split()) == 0
+    assert not capsys.readouterr().err
