@@ -14,8 +14,30 @@ def audit(manifest: pd.DataFrame) -> pd.DataFrame:
     ``of`` (out of how many) and ``words`` (one plain sentence). Junk images belong to no identity.
     """
     people = manifest[manifest["id"] != JUNK_ID]
-    rows = [*_sizes(manifest, people), _shared_people(people), *_copies(manifest),
-            _one_camera(people), _no_match(manifest), _tiny(manifest), _unequal(people)]
+    train, query, gallery = (manifest[manifest["split"] == split] for split in SPLITS)
+    tested = people.loc[people["split"] != "train", "id"].drop_duplicates()
+    test_images = pd.concat([query, gallery])["sha256"]
+    cams = people.groupby("id")["cam"].nunique()
+    rows = [
+        *(_size(manifest, split) for split in SPLITS),
+        _row("identities in train and test", tested.isin(train["id"]), "test identities",
+             "in the training images, too", "the model knows them from training"),
+        _row("query copies in gallery", query["sha256"].isin(gallery["sha256"]), "query images",
+             "byte-identical to a gallery image",
+             "right at rank 1 whatever the model, unless the protocol drops the copies"),
+        _row("train copies in test", train["sha256"].isin(test_images), "training images",
+             "byte-identical to a query or gallery image", "memorised in training"),
+        _row("copies within a split", manifest.duplicated(["split", "sha256"]), "images",
+             "byte-identical to an earlier image of the same split", "counted twice"),
+        _row("identities of one camera", cams == 1, "identities", "seen by one camera only",
+             "of no use for matching across cameras"),
+        _row("queries without a match", _without_match(manifest), "query images",
+             "without a gallery image of the same person from another camera",
+             "not scored by protocols across cameras"),
+        _row("tiny images", manifest[["width", "height"]].min(axis=1) < TINY, "images",
+             f"less than {TINY} pixels wide or high", "hardly showing a person"),
+        _unequal(train["id"].value_counts()),
+    ]
     return pd.DataFrame(rows, columns=["check", "count", "of", "words"])
 
 
@@ -25,8 +47,7 @@ def check_scorable(manifest: pd.DataFrame) -> None:
     if len(people) < 2:
         raise ValueError(f"all queries show one person ({', '.join(people)}); at least 2 are "
                          "needed for a wrong answer to be possible and for an interval")
-    _, without, queries, _ = _no_match(manifest)
-    if without == queries:
+    if _without_match(manifest).all():
         cams = ", ".join(sorted(manifest["cam"].unique())[:5])
         raise ValueError(
             f"no query has a match from another camera (cameras found: {cams}), so the protocol "
@@ -35,73 +56,33 @@ def check_scorable(manifest: pd.DataFrame) -> None:
             "'leak-free', 'lat-top10') does without")
 
 
-def _row(check: str, count: int, of: int, what: str, fact: str, so: str) -> tuple:
-    """``so`` is what follows from the fact; it is said only if the fact is found."""
+def _row(check: str, found: pd.Series, what: str, fact: str, so: str) -> tuple:
+    """``found``: bool, one entry an image or identity. ``so``: what follows, said if any is."""
+    count, of = int(found.sum()), len(found)
     verb = "is" if count == 1 else "are"
     consequence = f": {so}" if count else ""
     return check, count, of, f"{count} of {of} {what} {verb} {fact}{consequence}."
 
 
-def _sizes(manifest: pd.DataFrame, people: pd.DataFrame) -> list[tuple]:
-    rows = []
-    for split in SPLITS:
-        images = int((manifest["split"] == split).sum())
-        ids = people.loc[people["split"] == split, "id"].nunique()
-        junk = images - int((people["split"] == split).sum())
-        rows.append((f"{split} images", images, len(manifest),
-                     f"The {split} split has {images} images of {ids} identities"
-                     + (f", and {junk} of them show no person (junk)." if junk else ".")))
-    return rows
+def _size(manifest: pd.DataFrame, split: str) -> tuple:
+    images = manifest[manifest["split"] == split]
+    ids = images.loc[images["id"] != JUNK_ID, "id"]
+    junk = len(images) - len(ids)
+    return (f"{split} images", len(images), len(manifest),
+            f"The {split} split has {len(images)} images of {ids.nunique()} identities"
+            + (f", and {junk} of them show no person (junk)." if junk else "."))
 
 
-def _shared_people(people: pd.DataFrame) -> tuple:
-    train = set(people.loc[people["split"] == "train", "id"])
-    test = set(people.loc[people["split"] != "train", "id"])
-    return _row("identities in train and test", len(train & test), len(test), "test identities",
-                "in the training images, too", "the model knows them from training")
-
-
-def _copies(manifest: pd.DataFrame) -> list[tuple]:
-    """Byte-identical files: query and gallery, train and test, within one split."""
-    part = {split: manifest.loc[manifest["split"] == split, "sha256"] for split in SPLITS}
-    test = pd.concat([part["query"], part["gallery"]])
-    again = int(manifest.duplicated(["split", "sha256"]).sum())
-    return [
-        _row("query copies in gallery", int(part["query"].isin(part["gallery"]).sum()),
-             len(part["query"]), "query images", "byte-identical to a gallery image",
-             "right at rank 1 whatever the model, unless the protocol drops the copies"),
-        _row("train copies in test", int(part["train"].isin(test).sum()), len(part["train"]),
-             "training images", "byte-identical to a query or gallery image",
-             "memorised in training"),
-        _row("copies within a split", again, len(manifest), "images",
-             "byte-identical to an earlier image of the same split", "counted twice"),
-    ]
-
-
-def _one_camera(people: pd.DataFrame) -> tuple:
-    cams = people.groupby("id")["cam"].nunique()
-    return _row("identities of one camera", int((cams == 1).sum()), len(cams), "identities",
-                "seen by one camera only", "of no use for matching across cameras")
-
-
-def _no_match(manifest: pd.DataFrame) -> tuple:
+def _without_match(manifest: pd.DataFrame) -> pd.Series:
+    """Which queries have no gallery image of their person from another camera."""
     query = manifest[manifest["split"] == "query"]
     gallery = manifest.loc[manifest["split"] == "gallery", ["id", "cam"]].drop_duplicates()
     pairs = query.merge(gallery, on="id", suffixes=("", "_gallery"))
-    found = pairs.loc[pairs["cam"] != pairs["cam_gallery"], "path"].nunique()
-    return _row("queries without a match", len(query) - found, len(query), "query images",
-                "without a gallery image of the same person from another camera",
-                "not scored by protocols across cameras")
+    return ~query["path"].isin(pairs.loc[pairs["cam"] != pairs["cam_gallery"], "path"])
 
 
-def _tiny(manifest: pd.DataFrame) -> tuple:
-    tiny = manifest[["width", "height"]].min(axis=1) < TINY
-    return _row("tiny images", int(tiny.sum()), len(manifest), "images",
-                f"less than {TINY} pixels wide or high", "hardly showing a person")
-
-
-def _unequal(people: pd.DataFrame) -> tuple:
-    images = people.loc[people["split"] == "train", "id"].value_counts()
+def _unequal(images: pd.Series) -> tuple:
+    """``images``: how many each training identity has."""
     middle = int(images.quantile(0.5, interpolation="lower"))
     count = int((images != middle).sum())
     return ("unequal image counts", count, len(images),

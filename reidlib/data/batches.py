@@ -34,9 +34,7 @@ class IdentitySampler:
 
     def batches(self, epoch: int) -> list[Int[np.ndarray, "batch"]]:
         """Image indices of each batch of an epoch; the same for the same (seed, epoch)."""
-        return list(self._batches(np.random.default_rng((self.seed, epoch))))
-
-    def _batches(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        rng, batches = np.random.default_rng((self.seed, epoch)), []
         groups = [(i, group) for i, own in enumerate(self.by_id) for group in self._split(own, rng)]
         waiting = [groups[i] for i in rng.permutation(len(groups))]
         while waiting:
@@ -48,8 +46,9 @@ class IdentitySampler:
                     later.append((i, group))
             even = len(taken) - len(taken) % self.n_processes
             if even > 1:
-                yield np.concatenate(list(taken.values())[:even])
+                batches.append(np.concatenate(list(taken.values())[:even]))
             waiting = later
+        return batches
 
     def _split(self, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         missing = -len(own) % self.k
@@ -142,4 +141,3 @@ def number_ids(ids: Sequence[str]) -> tuple[Int[Tensor, "image"], list[str]]:
     """Class numbers of identities, in sorted order of their names, and those names."""
     names, numbers = np.unique(np.asarray(ids), return_inverse=True)
     return torch.from_numpy(numbers.astype(np.int64)), names.tolist()
-

@@ -34,7 +34,7 @@ def split_identities(manifest: pd.DataFrame, n_folds: int, fold: int, people: st
                          f"{len(ids) // 2} folds, numbered from 0")
     tested = np.random.default_rng(0).permutation(ids)[fold::n_folds]
     test = shown["id"].isin(tested)
-    first = test & ~shown[test].duplicated(["id", "cam"]).reindex(shown.index, fill_value=True)
+    first = test & ~shown.duplicated(["id", "cam"])
     split = np.select([first, test], ["query", "gallery"], "train")
     changed = shown.assign(split=pd.Categorical(split, SPLITS, ordered=True))
     return changed.sort_values(["split", "path"], ignore_index=True).astype({"split": str})
@@ -48,4 +48,3 @@ def hold_out(ids: pd.Series, n: int, seed: int) -> np.ndarray:
                          "2 must be left to train on")
     drawn = np.random.default_rng((seed, 2)).choice(names, n, replace=False)
     return np.isin(ids, drawn)
-

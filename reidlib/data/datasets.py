@@ -47,15 +47,17 @@ def read_dataset(name: str, root: Path | str | None = None) -> Dataset:
     """Read a data set by name, or a user's own by the path of its CSV, and check all of it.
 
     ``name`` is "pku-reid", "synthetic" (drawn, in the layout of PKU-Reid), "market1501", or ends
-    in ".csv"; see ``locate`` for its place. Known data sets must have their known counts. With
-    nothing but Market-1501's training folder, the result is called "market1501-dev" (see
-    ``split_market1501_dev``). Raises ValueError or FileNotFoundError.
+    in ".csv": a table with the columns path, id, cam, split (others are ignored), whose paths start
+    from its folder and stay in it. See ``locate`` for its place. Known data sets must have their
+    known counts. With nothing but Market-1501's training folder, the result is called
+    "market1501-dev" (see ``split_market1501_dev``). Errors: see ``check_manifest``.
     """
     if name == "market1501":
         unpack_market1501(root or data_root() / name)
     exact, folder = locate(name, root)
     if name.endswith(".csv"):
-        return Dataset(exact, folder, read_csv(folder / Path(name).name))
+        listing = manifest.read_text_table(folder / Path(name).name, LISTING)
+        return Dataset(exact, folder, check_manifest(listing, folder))
     read = read_market1501 if name == "market1501" else read_pku_reid
     dataset = Dataset(exact, folder, read(folder))
     if exact in KNOWN:
@@ -116,13 +118,6 @@ def split_market1501_dev(listing: pd.DataFrame, n_train: int = 600) -> pd.DataFr
     query = first & ~first.groupby(listing["id"]).transform("all")
     split = np.select([query, test], ["query", "gallery"], "train")
     return listing.assign(split=split)
-
-
-def read_csv(path: Path | str) -> pd.DataFrame:
-    """Manifest of a user's own data: a CSV with the columns path, id, cam, split (others are
-    ignored), whose paths start from the CSV's folder and stay in it. Errors: see
-    ``check_manifest``."""
-    return check_manifest(manifest.read_text_table(Path(path), LISTING), Path(path).parent)
 
 
 def check_counts(dataset: Dataset, known: dict[str, tuple[int, int]]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reidlib.data.audit import check_scorable
-from reidlib.data.datasets import KNOWN, check_counts, read_dataset, read_pku_reid
+from reidlib.data.datasets import read_dataset
 from reidlib.data.manifest import Dataset
 from reidlib.utils.console import log
 from reidlib.utils.paths import data_root, resolved
@@ -27,8 +27,7 @@ Market-1501 cannot be downloaded without asking: its authors give it out for res
 
 
 def download_pku_reid(root: Path | str, url: str = PKU_URL, commit: str = PKU_COMMIT,
-                   checksum: str = PKU_CHECKSUM,
-                   counts: dict[str, tuple[int, int]] = KNOWN["pku-reid"]) -> Dataset:
+                      checksum: str = PKU_CHECKSUM) -> Dataset:
     """Download the public copy of PKU-Reid's course split into ``root``, completely or not at all.
 
     A root that holds the data set already is verified and left as it is. Raises FileNotFoundError
@@ -38,13 +37,13 @@ def download_pku_reid(root: Path | str, url: str = PKU_URL, commit: str = PKU_CO
     root = resolved(root)
     if root.exists() and any(root.iterdir()):
         log(f"{root} exists; checking it (move it away to download it again)")
-        return _verify(root, checksum, counts)
+        return _verify(root, checksum)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", suffix=".partial",
                                      dir=root.parent) as partial:
         log(f"cloning {url} (this can take some minutes)")
         data = _clone_data(url, commit, Path(partial, "clone"))
-        found = _verify(data, checksum, counts)
+        found = _verify(data, checksum)
         data.rename(root)
     return replace(found, root=root)
 
@@ -81,9 +80,8 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["no message"])[-1]
 
 
-def _verify(root: Path, checksum: str, counts: dict[str, tuple[int, int]]) -> Dataset:
-    dataset = Dataset("pku-reid", root, read_pku_reid(root))
-    check_counts(dataset, counts)
+def _verify(root: Path, checksum: str) -> Dataset:
+    dataset = read_dataset("pku-reid", root)
     if dataset.checksum != checksum:
         raise ValueError(f"{root} has the known counts, but other names or content: checksum "
                          f"{dataset.checksum}, expected {checksum}; it is not the copy at "

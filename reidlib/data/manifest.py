@@ -45,10 +45,9 @@ class Dataset:
 
     def counts(self) -> pd.DataFrame:
         """Identities (junk is not an identity) and images of each split."""
-        people = self.manifest[self.manifest["id"] != JUNK_ID].groupby("split")["id"].nunique()
-        images = self.manifest["split"].value_counts()
-        counts = pd.DataFrame({"identities": people, "images": images})
-        return counts.reindex(SPLITS).fillna(0).astype(int)
+        ids = self.manifest["id"].mask(self.manifest["id"] == JUNK_ID)
+        counts = ids.groupby(self.manifest["split"]).agg(identities="nunique", images="size")
+        return counts.reindex(SPLITS, fill_value=0)
 
 
 def check_manifest(listing: pd.DataFrame, root: Path | str) -> pd.DataFrame:
@@ -63,7 +62,7 @@ def check_manifest(listing: pd.DataFrame, root: Path | str) -> pd.DataFrame:
     root = resolved(root)
     _check_labels(listing, root)
     paths = [PurePosixPath(path).as_posix() for path in listing["path"]]
-    checked = listing[LISTING].assign(path=paths)
+    checked = listing[LISTING].assign(path=paths).reset_index(drop=True)
     _check_paths(checked["path"], root)
     _check_people(checked, root)
     images = inspect_images(root, paths)
@@ -72,21 +71,27 @@ def check_manifest(listing: pd.DataFrame, root: Path | str) -> pd.DataFrame:
             "get them again or, of your own data, leave them out; formats that are read: "
             f"{', '.join(IMAGE_FORMATS)}")
     if "sha256" in listing:
-        changed = listing["sha256"].to_numpy() != images["sha256"].to_numpy()
-        refuse(root, checked.loc[changed, "path"], "files changed since the manifest was written",
+        changed = listing["sha256"].to_numpy() != images["sha256"]
+        refuse(root, images.loc[changed, "path"], "files changed since the manifest was written",
                 "write the manifest again (notebooks/01_data.ipynb)")
-    found = {column: images[column].to_numpy() for column in ["sha256", "width", "height"]}
-    order = {split: i for i, split in enumerate(SPLITS)}
-    return (checked.assign(**found, order=checked["split"].map(order))
-            .sort_values(["order", "path"], ignore_index=True)[COLUMNS])
+    checked[["sha256", "width", "height"]] = images[["sha256", "width", "height"]]
+    order = checked["split"].map(SPLITS.index)
+    return checked.assign(order=order).sort_values(["order", "path"], ignore_index=True)[COLUMNS]
 
 
 def inspect_images(root: Path | str, paths: Iterable[str]) -> pd.DataFrame:
     """Read and decode each file: path, sha256, width, height, problem ("" if there is none)."""
+
+    def inspect(path: str) -> tuple[str, str, int, int, str]:
+        try:
+            data = Path(root, path).read_bytes()
+            return path, hashlib.sha256(data).hexdigest(), *open_picture(data).size, ""
+        except (OSError, ValueError) as error:
+            return path, "", 0, 0, str(error)
+
     paths = list(paths)
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda path: _inspect(root, path), paths)
-        rows = list(progress_bar(found, len(paths), "checking images", "image"))
+        rows = list(progress_bar(pool.map(inspect, paths), len(paths), "checking images", "image"))
     return pd.DataFrame(rows, columns=["path", "sha256", "width", "height", "problem"])
 
 
@@ -151,28 +156,19 @@ def _check_paths(paths: pd.Series, root: Path) -> None:
 
 
 def _check_people(listing: pd.DataFrame, root: Path) -> None:
-    by_split = {split: listing[listing["split"] == split] for split in SPLITS}
-    n_train = by_split["train"]["id"].nunique()
+    ids = {split: set(listing.loc[listing["split"] == split, "id"]) for split in SPLITS}
+    n_train = len(ids["train"])
     if n_train < 2:
         raise ValueError(f"{root}: {n_train} training identities; at least 2 are needed to learn "
                          "what tells people apart")
     for split in ["query", "gallery"]:
-        if by_split[split].empty:
+        if not ids[split]:
             raise ValueError(f"{root}: no {split} images; give some images the split {split!r}")
     junk = listing[(listing["id"] == JUNK_ID) & (listing["split"] != "gallery")]
     refuse(root, junk["path"], f"training or query images with the identity {JUNK_ID}",
             f"{JUNK_ID} means junk, in the gallery only; give people another identity")
-    absent = sorted(set(by_split["query"]["id"]) - set(by_split["gallery"]["id"]))
-    refuse(root, absent, "query identities absent from the gallery",
+    refuse(root, sorted(ids["query"] - ids["gallery"]), "query identities absent from the gallery",
             "add a gallery image of each, or leave its queries out")
-
-
-def _inspect(root: Path | str, path: str) -> tuple[str, str, int, int, str]:
-    try:
-        data = Path(root, path).read_bytes()
-        return path, hashlib.sha256(data).hexdigest(), *open_picture(data).size, ""
-    except (OSError, ValueError) as error:
-        return path, "", 0, 0, str(error)
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -194,5 +190,3 @@ def open_picture(data: bytes) -> Image.Image:
 
 def stays_inside(path: str) -> bool:
     return not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
-
-

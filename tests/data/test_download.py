@@ -8,7 +8,7 @@ from PIL import Image
 
 from reidlib import cli
 from reidlib.data import download
-from reidlib.data.datasets import read_dataset, read_pku_reid
+from reidlib.data.datasets import KNOWN, read_dataset, read_pku_reid
 from reidlib.data.manifest import Dataset
 
 COUNTS = {"train": (2, 4), "query": (1, 1), "gallery": (1, 1)}
@@ -51,10 +51,11 @@ def repository(tmp_path_factory):
 
 
 @pytest.fixture
-def from_repository(repository):
+def from_repository(repository, monkeypatch):
     """What ``download_pku_reid`` needs to download from the local repository."""
+    monkeypatch.setitem(KNOWN, "pku-reid", COUNTS)
     folder, commit, checksum = repository
-    return dict(url=folder.as_uri(), commit=commit, checksum=checksum, counts=COUNTS)
+    return dict(url=folder.as_uri(), commit=commit, checksum=checksum)
 
 
 def test_downloads_the_data_of_the_pinned_commit(tmp_path, from_repository):
@@ -76,7 +77,6 @@ def test_second_download_only_checks(tmp_path, from_repository, capsys):
 
 @pytest.mark.parametrize("change, error, message", [
     ({"checksum": "0" * 64}, ValueError, "other names or content: checksum .* expected 0000"),
-    ({"counts": COUNTS | {"train": (62, 992)}}, ValueError, "not the known pku-reid"),
     ({"commit": "854c7f2"}, ValueError, "no commit 854c7f2"),
     ({"commit": "HEAD"}, ValueError, "HEAD of .* has no data/train and data/val: error: pathspec"),
     ({"url": "/nowhere"}, ConnectionError, "cannot clone /nowhere: .*check the network.*--url"),
@@ -85,6 +85,13 @@ def test_second_download_only_checks(tmp_path, from_repository, capsys):
 def test_failures_leave_nothing(tmp_path, from_repository, change, error, message):
     with pytest.raises(error, match=message):
         download.download_pku_reid(tmp_path / "pku-reid", **from_repository | change)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_counts_leave_nothing(tmp_path, from_repository, monkeypatch):
+    monkeypatch.setitem(KNOWN, "pku-reid", COUNTS | {"train": (62, 992)})
+    with pytest.raises(ValueError, match="not the known pku-reid"):
+        download.download_pku_reid(tmp_path / "pku-reid", **from_repository)
     assert list(tmp_path.iterdir()) == []
 
 

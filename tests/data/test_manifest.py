@@ -26,7 +26,7 @@ from tests.data.made_up import ROWS, draw
 ])
 def test_bad_csv_rows(own, columns, error, message):
     with pytest.raises(error, match=message):
-        datasets.read_csv(own(**columns))
+        datasets.read_dataset(str(own(**columns)))
 
 
 @pytest.mark.parametrize("text, message", [
@@ -41,7 +41,7 @@ def test_bad_csv_rows(own, columns, error, message):
 def test_bad_csv_files(own, tmp_path, text, message):
     (tmp_path / "people.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=message):
-        datasets.read_csv(tmp_path / "people.csv")
+        datasets.read_dataset("people.csv", tmp_path)
 
 
 def test_link_out_of_the_folder(own, tmp_path):
@@ -52,7 +52,7 @@ def test_link_out_of_the_folder(own, tmp_path):
     (folder / "a1.png").rename(tmp_path / "a1.png")
     (folder / "a1.png").symlink_to(tmp_path / "a1.png")
     with pytest.raises(ValueError, match="leave the folder.*a1.png"):
-        datasets.read_csv(own().rename(folder / "people.csv"))
+        datasets.read_dataset(str(own().rename(folder / "people.csv")))
 
 
 def test_links_in_a_circle(own, tmp_path):
@@ -62,7 +62,7 @@ def test_links_in_a_circle(own, tmp_path):
         datasets.read_dataset("a.csv", tmp_path)
     rows = [("a.csv", "ann", "x", "train"), *ROWS[1:]]
     with pytest.raises(FileNotFoundError, match="files that do not exist .*a.csv; .*a link must"):
-        datasets.read_csv(own(rows))
+        datasets.read_dataset(str(own(rows)))
 
 
 def test_broken_images_are_named(own, tmp_path):
@@ -72,7 +72,7 @@ def test_broken_images_are_named(own, tmp_path):
     (tmp_path / "q1.png").write_text("a letter")
     with pytest.raises(ValueError, match=r"not complete images \(3\): a1.png \(.*truncated.*\), "
                                          r"b1.png \(zero bytes\), q1.png \(not an image\)"):
-        datasets.read_csv(own())
+        datasets.read_dataset(str(own()))
 
 
 def test_truncated_jpeg(tmp_path):
@@ -86,13 +86,13 @@ def test_truncated_jpeg(tmp_path):
 def test_errors_show_five_of_many(own):
     rows = [*ROWS, *[(f"no{i}.png", "ann", "x", "train") for i in range(8)]]
     with pytest.raises(FileNotFoundError, match=r"\(8\): no0.png, .*no4.png and 3 more"):
-        datasets.read_csv(own(rows))
+        datasets.read_dataset(str(own(rows)))
 
 
 def test_manifest_is_written_and_read_back_as_it_was(own, tmp_path):
     draw(tmp_path / "odd, name.png", 9)
     rows = [("odd, name.png", 'say "nan", or\nbye', "NA", "train"), *ROWS]
-    read = datasets.read_csv(own(rows))
+    read = datasets.read_dataset(str(own(rows))).manifest
     path = write_csv(tmp_path / "out" / "manifest.csv", read)
     again = manifest.load_manifest(path)
     pd.testing.assert_frame_equal(again, read)
@@ -105,7 +105,7 @@ def test_manifest_is_written_and_read_back_as_it_was(own, tmp_path):
 
 
 def test_changed_image_is_noticed(own, tmp_path):
-    read = datasets.read_csv(own())
+    read = datasets.read_dataset(str(own())).manifest
     draw(tmp_path / "b1.png", seed=77)
     with pytest.raises(ValueError, match="changed since the manifest was written.*b1.png"):
         manifest.check_manifest(read, tmp_path)

@@ -242,5 +242,3 @@ def paint(picture: Image.Image, part: Part, view: View) -> None:
     shade = 0.68 + 0.4 * np.cos(angle - view.light)[..., None]
     texture = np.clip((first + where * (second - first)) * shade, 0, 255).astype(np.uint8)
     picture.paste(Image.fromarray(texture), tuple(low.tolist()), mask)
-
-

@@ -93,4 +93,3 @@ def draw_person(appearance: Appearance, camera: int, orientation: int, rng: np.r
     if rng.random() < spec.occlusion:
         draw_occluder(scene, rng)
     return expose(scene.reduce(SUPERSAMPLE), look, rng, spec)
-
