@@ -47,7 +47,7 @@ def test_one_fold_alone_and_no_folds(study, tmp_path):
 
 
 def test_runs_go_side_by_side_and_again_forgets_the_finished(study, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("reidlib.experiments.study.load_study", lambda name: study)
+    monkeypatch.setattr("reidlib.experiments.prepare.load_study", lambda name: study)
     arguments = ["study", "--study", "smoke-folds", "--device", "cpu", "--workspace", str(tmp_path)]
     assert cli.main([*arguments, "--jobs", "2"]) == 0
     folders = sorted((tmp_path / "reports/smoke-folds").glob("?/runs/*/run.json"))
