@@ -33,7 +33,7 @@ class Embeddings:
             if getattr(self, name).dtype.kind != "U":
                 raise ValueError(f"{name} must be text, found {getattr(self, name).dtype}: convert "
                                  "with .astype(str), the same way for query and gallery")
-        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
+        lengths = {name: len(values) for name, values in vars(self).items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"one entry an image expected in every field, found {lengths}")
         for emb in (self.emb, self.mirrored):
@@ -44,7 +44,7 @@ class Embeddings:
 
     def save(self, path: Path) -> None:
         with atomic_write(path) as partial, partial.open("wb") as file:
-            np.savez(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+            np.savez(file, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "Embeddings":
@@ -58,7 +58,7 @@ class Embeddings:
 
     def take(self, rows: np.ndarray) -> "Embeddings":
         """Some of the images, in that order."""
-        return Embeddings(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return Embeddings(*(values[rows] for values in vars(self).values()))
 
     def features(self, flip: bool) -> np.ndarray:
         """The embeddings, or with ``flip`` the unit-length mean of image and mirror (Sec. 3.3)."""
@@ -70,9 +70,8 @@ class Embeddings:
 
 def join(parts: Iterable[Embeddings]) -> Embeddings:
     """All images of the parts, one after the other."""
-    parts = list(parts)
-    return Embeddings(**{f.name: np.concatenate([getattr(part, f.name) for part in parts])
-                       for f in fields(Embeddings)})
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Embeddings(*(np.concatenate(values) for values in columns))
 
 
 def pool(query: Embeddings, gallery: Embeddings) -> tuple[Embeddings, Embeddings]:
@@ -87,10 +86,12 @@ def pool(query: Embeddings, gallery: Embeddings) -> tuple[Embeddings, Embeddings
     return images.take(images.ids != JUNK_ID), images
 
 
-def check_pair(query: Embeddings, gallery: Embeddings, flip: str) -> None:
-    """Raise ValueError where the two cannot be compared, or the flip is unknown."""
+def flipped(query: Embeddings, gallery: Embeddings, flip: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features of both sides, with their mirrors for none, for the ``query`` (the paper) or
+    ``both``. Raises ValueError where the sides cannot be compared, or the flip is unknown."""
     check_choice("flip", flip, FLIPS)
     check_features(query.emb, gallery.emb)
+    return query.features(flip != "none"), gallery.features(flip == "both")
 
 
 def check_features(query: np.ndarray, gallery: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from reidlib.data.manifest import JUNK_ID
 from reidlib.evaluation import metrics
-from reidlib.evaluation.embeddings import Embeddings, check_pair
+from reidlib.evaluation.embeddings import Embeddings, flipped
 from reidlib.evaluation.protocols import Protocol
 from reidlib.evaluation.reranking import N_THREADS, rerank
 
@@ -59,15 +59,14 @@ class Matches:
 
 def cosine(query: Embeddings, gallery: Embeddings, flip: str = "none", reranked: bool = False,
            device: torch.device | None = None) -> Similarity:
-    """Cosine similarity of a block of queries to the gallery; see ``embeddings.FLIPS``.
+    """Cosine similarity of a block of queries to the gallery; see ``embeddings.flipped``.
 
     ``reranked``: the negated distance after k-reciprocal re-ranking instead, for which the full
     (query, gallery) matrix is held; with fewer images than its k1, all of them are neighbours. On
     ``device`` (CUDA) products, sorts and searches are torch's, else NumPy's, whose sort of float32
     values is many times faster on a CPU.
     """
-    check_pair(query, gallery, flip)
-    a, b = query.features(flip != "none"), gallery.features(flip == "both")
+    a, b = flipped(query, gallery, flip)
     if reranked:
         k1, k2, weight = RERANKING
         k1 = min(k1, len(a) + len(b) - 1)
@@ -167,7 +166,8 @@ def _rank_block(similarity, rows: slice, plan: _Plan) -> tuple[np.ndarray, ...]:
         wrong[:, 1, 0] = _count_at_least(similarity[:, plan.junk], value, bounds)
         others = similarity.copy() if isinstance(similarity, np.ndarray) else similarity.clone()
         others[:, plan.junk] = -np.inf
-    wrong[:, 0, 0] = _count_at_least(others, value, bounds) - _ties_last(row, value, bounds)
+    right = pd.Series(-value).groupby(row).rank("max").to_numpy(int)  # at least as similar too
+    wrong[:, 0, 0] = _count_at_least(others, value, bounds) - right
     for i in [i for i in plan.wrong_copies if rows.start <= i < rows.stop]:
         pair = slice(*bounds[i - rows.start:i - rows.start + 2])
         for junk in (0, 1):
@@ -218,14 +218,6 @@ def _count_at_least(similarity, value: np.ndarray, bounds: np.ndarray) -> np.nda
     ends = zip(np.sort(similarity, axis=1), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
     below = [line.searchsorted(value[a:b]) for line, a, b in ends]
     return n - np.concatenate(below)
-
-
-def _ties_last(row: np.ndarray, value: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """How many of a query's own pairs are at least as similar as each, itself included."""
-    last = np.ones(len(row), bool)
-    last[:-1] = (row[1:] != row[:-1]) | (value[1:] != value[:-1])
-    ends = np.flatnonzero(last)
-    return ends[np.searchsorted(ends, np.arange(len(row)))] + 1 - bounds[row]
 
 
 def to_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reidlib.data.manifest import JUNK_ID
-from reidlib.evaluation.embeddings import Embeddings, check_pair
+from reidlib.evaluation.embeddings import Embeddings, flipped
 from reidlib.evaluation.protocols import Protocol, get_protocol
 
 
@@ -33,15 +33,14 @@ def rank_gallery(query: Embeddings, gallery: Embeddings, protocol: str = "standa
                  flip: str = "none") -> Ranking:
     """Rank the gallery for each query by cosine similarity under a named protocol.
 
-    ``flip``: average the features of image and mirror for no image, for the ``query`` (the paper)
-    or for ``both`` sides.
+    ``flip``: see ``embeddings.flipped``.
     """
     rules = get_protocol(protocol)
     if rules.draws:
         raise ValueError(f"protocol {protocol!r} scores {rules.draws} drawn galleries and has no "
                          "one ranking to show; standard ranks the full gallery by its rules")
-    check_pair(query, gallery, flip)
-    similarity = query.features(flip != "none") @ gallery.features(flip == "both").T
+    asked, shown = flipped(query, gallery, flip)
+    similarity = asked @ shown.T
     same = query.ids[:, None] == gallery.ids[None, :]
     order = np.lexsort((same, -similarity), axis=1)
     keep = rules.keeps(same, query.cams[:, None] == gallery.cams[None, :],

@@ -20,11 +20,11 @@ All images by all images is looked at a block of rows at a time, or kept sparse.
 """
 
 import os
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
@@ -46,19 +46,6 @@ def rerank(query: np.ndarray, gallery: np.ndarray, k1: int = 20, k2: int = 6,
     Raises:
         ValueError: widths differ, a side is empty, a feature is zero or not finite, a bad number.
     """
-    _check(query, gallery, k1, k2, weight)
-    unit = _unit_length(query, gallery)
-    with threadpool_limits(1, "blas"):  # our own threads share the cores
-        nearest, farthest, distance = _search(unit, len(query), k1 + 1)
-        encoding = _encode(unit, nearest, farthest)
-        if k2 > 1:
-            encoding = _indicator(nearest[:, :k2]) @ encoding / k2
-        _blend_jaccard(distance, encoding, weight)
-    return distance
-
-
-def _check(query: np.ndarray, gallery: np.ndarray, k1: int, k2: int,
-           weight: float | int) -> None:
     check_features(query, gallery)
     if not 1 <= k1 < len(query) + len(gallery):
         raise ValueError(f"k1 must be at least 1 and less than the {len(query)} query and "
@@ -67,6 +54,14 @@ def _check(query: np.ndarray, gallery: np.ndarray, k1: int, k2: int,
         raise ValueError(f"k2 must be from 1 to k1 = {k1}, found {k2}")
     if not 0 <= weight <= 1:
         raise ValueError(f"weight of the original distance must be in [0, 1], found {weight}")
+    unit = _unit_length(query, gallery)
+    with threadpool_limits(1, "blas"):  # our own threads share the cores
+        nearest, farthest, distance = _search(unit, len(query), k1 + 1)
+        encoding = _encode(unit, nearest, farthest)
+        if k2 > 1:
+            encoding = _indicator(nearest[:, :k2]) @ encoding / k2
+        _blend_jaccard(distance, encoding, weight)
+    return distance
 
 
 def _unit_length(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
@@ -115,12 +110,8 @@ def _search(unit: np.ndarray, n_query: int, k: int) -> tuple[np.ndarray, np.ndar
 
 def _later_copies(unit: np.ndarray, k: int) -> np.ndarray:
     """Images that ``k`` exact copies come before: in no list, because ties go by index."""
-    seen, later = Counter(), np.zeros(len(unit), bool)
-    for i, row in enumerate(unit):
-        key = row.tobytes()
-        later[i] = seen[key] >= k
-        seen[key] += 1
-    return np.flatnonzero(later)
+    content = pd.Series([row.tobytes() for row in unit])
+    return np.flatnonzero(content.groupby(content, sort=False).cumcount() >= k)
 
 
 def _nearest_first(unit: np.ndarray, start: int, candidates: np.ndarray) -> np.ndarray:

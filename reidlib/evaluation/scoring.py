@@ -24,11 +24,9 @@ def score_queries(query: Embeddings, matches: Matches, protocol: str) -> pd.Data
     (infinite). Under one that draws galleries, every value is the mean over the draws.
     """
     rules = get_protocol(protocol)
-    if rules.draws is None:
-        values = _values(matches.ranks(rules), rules, matches.n_query)
-    else:
-        values = sum(_values(matches.ranks(rules, draw), rules, matches.n_query)
-                     for draw in range(rules.draws)) / rules.draws
+    draws = range(rules.draws) if rules.draws else [None]
+    values = sum(_values(matches.ranks(rules, draw), rules, matches.n_query) for draw in draws)
+    values /= len(draws)
     return pd.DataFrame({"path": query.paths, "id": query.ids, "cam": query.cams,
                          **dict(zip(metrics.VALUES, values, strict=True))})
 
@@ -137,4 +135,3 @@ def true_positive_rates(query: Embeddings, gallery: Embeddings, similarity: Simi
     accepted = np.concatenate(true)
     beyond = [false[min(int(rate * n_false), len(false) - 1)] for rate in rates]
     return pd.DataFrame({"fpr": rates, "tpr": [float((accepted > v).mean()) for v in beyond]})
-

@@ -63,8 +63,9 @@ def interval(per_query: pd.DataFrame, score: str = "mAP", n_resamples: int = 10_
             protocol in the table, fewer than 100 resamples, ``level`` outside (0, 1).
     """
     table = _queries_by_seed(per_query, score)
-    means = _resample(table.mean(axis=1), n_resamples, seed)
-    return Interval(float(table.mean(axis=1).mean()), *_ends(means, level), _std(table))
+    values = table.mean(axis=1)
+    ends = _ends(_resample(values, n_resamples, seed), level)
+    return Interval(float(values.mean()), *ends, float(table.mean().std()))
 
 
 def compare(before: pd.DataFrame, after: pd.DataFrame, score: str = "mAP",
@@ -85,12 +86,10 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, score: str = "mAP",
     gain = tables[1].mean(axis=1) - tables[0].mean(axis=1)
     means = _resample(gain, n_resamples, seed).round(TIE)
     share = 0.5 + np.sign(means).mean() / 2
-    by_seed = tables[1] - tables[0]
-    if not tables[0].columns.equals(tables[1].columns):
-        by_seed = by_seed[[]]
-    ahead = int((by_seed.mean(axis=0) > 0).sum())
-    return Comparison(float(gain.mean()), *_ends(means, level), float(share), _std(by_seed), ahead,
-                      by_seed.shape[1])
+    same_seeds = tables[0].columns.equals(tables[1].columns)
+    by_seed = (tables[1] - tables[0]).mean() if same_seeds else pd.Series(dtype=float)
+    return Comparison(float(gain.mean()), *_ends(means, level), float(share), float(by_seed.std()),
+                      int((by_seed > 0).sum()), len(by_seed))
 
 
 def verdict(comparison: Comparison) -> str:
@@ -153,8 +152,3 @@ def _ends(means: np.ndarray, level: float) -> tuple[float, float]:
         raise ValueError(f"level is {level}; it must lie between 0 and 1")
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def _std(table: pd.DataFrame) -> float:
-    """Standard deviation over seeds (columns) of the score."""
-    return float(table.mean(axis=0).std())
