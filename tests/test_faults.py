@@ -131,7 +131,7 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     # the command line
     "jobs 0": (f"{TRAIN} --jobs 0", nothing, "Invalid value for '--jobs': .*1", 2),
     "epochs -1": ("report --study mine --epochs -1", nothing, "epochs is -1; expected 0 or more"),
-    "unknown study": ("report --study min", nothing, "unknown study 'min': no min.yaml.*known: mi"),
+    "unknown study": ("report --study min", nothing, "unknown study 'min'.*known: mi"),
     "study elsewhere": ("report --study ../../x", nothing, r"unknown study '\.\./\.\./x'"),
     "unknown preset": ("run --study mine --preset basline", nothing, "did you mean 'baseline'"),
     "seed -1": ("run --study mine --preset best --seed -1", nothing, "seed is -1; expected 0"),
@@ -178,7 +178,7 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
                               "run.json is not a run record .fingerprint.*delete"),
     "queries lost": (TRAIN, cut("per_query.csv", 9), "run.json.* per_query.csv.*delete"),
     "history of 0 bytes": (TRAIN, cut("history.csv", 0), "history.csv.*delete"),
-    "half the weights": (EXPORT, half_the_weights, "weights.safetensors holds no model"),
+    "half the weights": (EXPORT, half_the_weights, "weights.safetensors does not hold a model"),
     # own data
     "NUL in a name": (CHECK, picture(with_nul), "with a NUL byte.*row 1 .'a1.png'.; write"),
     "link to itself": (CHECK, picture(in_a_circle),

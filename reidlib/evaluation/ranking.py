@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reidlib.data.manifest import JUNK_ID
-from reidlib.evaluation.embeddings import Embeddings, flipped
+from reidlib.evaluation.embeddings import Embeddings, flipped, pool
 from reidlib.evaluation.protocols import Protocol, get_protocol
 
 
@@ -33,12 +33,15 @@ def rank_gallery(query: Embeddings, gallery: Embeddings, protocol: str = "standa
                  flip: str = "none") -> Ranking:
     """Rank the gallery for each query by cosine similarity under a named protocol.
 
-    ``flip``: see ``embeddings.flipped``.
+    Where the protocol asks with every test image, the two are pooled first; where it looks at the
+    nearest few, only these count. ``flip``: see ``embeddings.flipped``.
     """
     rules = get_protocol(protocol)
     if rules.draws:
         raise ValueError(f"protocol {protocol!r} scores {rules.draws} drawn galleries and has no "
                          "one ranking to show; standard ranks the full gallery by its rules")
+    if rules.every_image:
+        query, gallery = pool(query, gallery)
     asked, shown = flipped(query, gallery, flip)
     similarity = asked @ shown.T
     same = query.ids[:, None] == gallery.ids[None, :]
@@ -46,5 +49,7 @@ def rank_gallery(query: Embeddings, gallery: Embeddings, protocol: str = "standa
     keep = rules.keeps(same, query.cams[:, None] == gallery.cams[None, :],
                        gallery.ids[None, :] == JUNK_ID,
                        query.sha256[:, None] == gallery.sha256[None, :])
-    along = np.take_along_axis
-    return Ranking(rules, query, gallery, order, along(same, order, 1), along(keep, order, 1))
+    hits, keep = (np.take_along_axis(values, order, 1) for values in (same, keep))
+    if rules.depth:
+        keep &= keep.cumsum(1) <= rules.depth
+    return Ranking(rules, query, gallery, order, hits, keep)

@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # ours: the candidate of pku-reid-finalists that did best on held-out training people
     "best": {"backbone_lr": 1e-4, "local_weight": 32.0, "feature": "local"},
 }
-# at the learning rate of `best`: is a verdict on the paper's ideas one on rates?
+# at the learning rate of `best`: does the result depend on the rate?
 PRESETS |= {f"{name}-1e-4": {**PRESETS[name], "backbone_lr": 1e-4}
             for name in ("baseline", "improved")}
 

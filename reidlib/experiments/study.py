@@ -14,8 +14,8 @@ from pydantic.dataclasses import dataclass
 from reidlib.data.synthetic.spec import make_spec
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import PAPER_PRESETS, PRESETS, make_config
-from reidlib.utils.errors import check_choice, plain
-from reidlib.utils.parameters import STRICT, Count, Number, Seed, Switch
+from reidlib.utils.errors import check_choice, plain, unknown
+from reidlib.utils.parameters import STRICT, Count, Positive, Seed, Switch
 from reidlib.utils.paths import PARAMS, Workspace, write_json
 
 
@@ -28,7 +28,7 @@ class Study:
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     train: Mapping[str, Any] = field(default_factory=dict)      # TrainConfig differences
     synthetic: Mapping[str, Any] = field(default_factory=dict)  # SyntheticSpec differences
-    perplexity: Number = 15.0          # t-SNE
+    perplexity: Positive = 15.0        # t-SNE
     shows_people: Switch = True        # figures of images stay out of git
     checksum: str = ""                 # of the data; 01_data fills it in
     presets: tuple[str, ...] = ()      # what is run; () and no candidates: the paper's rows
@@ -94,9 +94,9 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     """
     path = params / f"{name}.yaml"
     if path.parent != params or not path.is_file():
-        known = ", ".join(sorted(p.stem for p in params.glob("*.yaml"))) or (
-            "none, because studies are in a clone of the repository and this is not one")
-        raise ValueError(f"unknown study {name!r}: no {path.name} in {params}; known: {known}")
+        known = sorted(p.stem for p in params.glob("*.yaml")) or [
+            "none, because studies are in a clone of the repository and this is not one"]
+        raise ValueError(f"{unknown('study', name, known)}; each is a file of {params}")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

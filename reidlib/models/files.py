@@ -38,11 +38,11 @@ def load(path: Path | str) -> LATransformer:
         with safe_open(path, "pt") as file:
             built = json.loads(file.metadata()["reidlib"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no model of reidlib ({error or 'no description'}); "
+        model = LATransformer(build_backbone(pretrained=False, **built["backbone"]),
+                              **todays_names(built["head"]))
+    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold a model of reidlib ({error or 'no description'}); "
                          "`make weights` and finished runs write such files") from error
-    model = LATransformer(build_backbone(pretrained=False, **built["backbone"]),
-                          **todays_names(built["head"]))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

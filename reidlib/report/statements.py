@@ -17,7 +17,7 @@ PAPER_MODEL = "+ flipped query"  # the row that has all ideas of the paper
 
 
 class Contrast(NamedTuple):
-    """One compared model against another, by which people were asked (in words)."""
+    """One compared model against another, on each sample of test people (in words)."""
 
     after: str
     before: str
@@ -38,8 +38,8 @@ def points(found) -> str:
 def contrasts(samples: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> list[Contrast]:
     """The paper's model against its baseline, then `best` against both (mAP, ``standard-all``).
 
-    ``samples``: which people were asked -> rows of ``COMPARED`` and each idea alone. Models that
-    a study did not run are left out.
+    ``samples``: which test people, in words -> rows of ``COMPARED`` and each idea alone. Models
+    that a study did not run are left out.
     """
     baseline, improved, best = (model.label for model in COMPARED)
     lists = []

@@ -110,7 +110,7 @@ class StudyResults:
 
     @property
     def samples(self) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
-        """Which people were asked, in words -> rows of the compared models, each idea alone."""
+        """Which test people, in words -> rows of the compared models, each idea alone."""
         people = cut(self.models, "baseline", "standard-all").dropna(subset="AP")["id"].nunique()
         found = {f"on the {people} test people": (self.models, self.alone)}
         if self.folds is not None:

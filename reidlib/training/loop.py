@@ -116,7 +116,7 @@ def _train_epochs(state: TrainingState, batches: Callable[[int], Iterable[Batch]
             accelerator.log(row, step=epoch)
             save()
             state.kept = len(state.history)
-            bar.say(_in_words(row))
+            bar.log(_in_words(row))
             wait_for_all()
 
 

@@ -34,7 +34,7 @@ class EpochBar(NamedTuple):
     """How the epochs of one training run are shown."""
 
     move: Callable[[float], None]  # to the epochs done, as a fraction
-    say: Callable[[str], None]     # what came out of an epoch
+    log: Callable[[str], None]     # what came out of an epoch
 
 
 @contextmanager
@@ -48,11 +48,11 @@ def epoch_bar(name: str, first: int, last: int, shown: bool) -> Iterator[EpochBa
         log(f"{name}: training, epoch {first + 1} to {last}")
     with tqdm(total=last, initial=first, desc=name, bar_format=EPOCHS,
               disable=not (watched and shown)) as bar:
-        def say(text: str) -> None:
+        def end_epoch(text: str) -> None:
             nonlocal first
             first += 1
             bar.set_postfix_str(f"epoch {first}/{last}, {text}")
             if shown and not watched:
                 log(f"{name}: epoch {first}/{last}, {text}")
 
-        yield EpochBar(lambda done: bar.update(done - bar.n), say)
+        yield EpochBar(lambda done: bar.update(done - bar.n), end_epoch)

@@ -84,7 +84,7 @@ def pick_device(device: str = "auto") -> torch.device:
         raise ValueError(f"device {device!r} is not supported; use auto, cpu, cuda or cuda:<n>")
     if picked.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} asked for, but torch {torch.__version__} sees no CUDA "
-                         "device here; use DEVICE=cpu or DEVICE=auto")
+                         "device here; use --device cpu (make: DEVICE=cpu)")
     if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r} asked for, but there are only "
                          f"{torch.cuda.device_count()} CUDA devices, numbered from 0")

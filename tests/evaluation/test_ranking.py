@@ -4,6 +4,7 @@ from pytest import approx
 
 from reidlib.evaluation.embeddings import Embeddings
 from reidlib.evaluation.ranking import rank_gallery
+from reidlib.evaluation.scoring import evaluate
 
 
 def test_flip_averages_the_query_with_its_mirror(make_embedded):
@@ -21,6 +22,23 @@ def test_ranking_hides_what_the_protocol_drops(make_embedded):
     gallery = make_embedded([1, 2, 3, 4], ["1", "-1", "2", "1"], ["a", "b", "b", "b"])
     order, hits = rank_gallery(query, gallery, "standard").kept(0)
     assert order.tolist() == [2, 3] and hits.tolist() == [False, True]
+
+
+def test_where_every_image_asks_it_ranks_what_is_scored(make_embedded):
+    query = make_embedded([0, 50], ["1", "2"], ["a", "b"])
+    gallery = make_embedded([1, 2, 53, 54], ["1", "2", "2", "1"], ["b", "a", "a", "b"])
+    ranking = rank_gallery(query, gallery, "standard-all")
+    _, table, _ = evaluate(query, gallery, ("none",), ("standard-all",), ())
+    assert ranking.query.paths.tolist() == table["path"].tolist() and len(table) == 6
+    first = [1 + np.flatnonzero(ranking.kept(i)[1]).min() for i in range(6)]
+    assert first == table["first_hit"].tolist()
+
+
+def test_where_few_neighbours_count_no_others_are_kept(make_embedded):
+    query = make_embedded([0], ["1"], ["a"])
+    gallery = make_embedded(range(1, 16), ["1"] * 15, ["b"] * 15)
+    order, hits = rank_gallery(query, gallery, "lat-top10").kept(0)
+    assert order.tolist() == list(range(10)) and hits.all()
 
 
 def test_bad_input(make_embedded):

@@ -75,8 +75,10 @@ def test_an_unknown_parameter_of_the_drawings_is_refused(study, tmp_path):
     assert not (tmp_path / "reports").exists()
 
 
-@pytest.mark.parametrize("perplexity", [0.0, 60.0])
-def test_perplexity_must_fit_the_gallery(study, tmp_path, perplexity):
-    with pytest.raises(ValueError, match=f"perplexity is {perplexity}; t-SNE of 60 gallery images"):
-        prepare_study(replace(study, perplexity=perplexity), Workspace("smoke", tmp_path))
+def test_perplexity_must_fit_the_gallery(study, tmp_path):
+    with pytest.raises(ValueError, match="perplexity is 60.0, but there are only 60 gallery images "
+                                         "for t-SNE: set `perplexity: 15`"):
+        prepare_study(replace(study, perplexity=60.0), Workspace("smoke", tmp_path))
     assert not (tmp_path / "reports").exists()
+    with pytest.raises(ValueError, match="perplexity"):
+        replace(study, perplexity=0.0)

@@ -1,5 +1,7 @@
 """A saved model says how it is built again."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -31,11 +33,16 @@ def test_what_is_no_model_is_refused(make_model, tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at .*model.safetensors"):
         files.load(path)
     path.write_bytes(b"not a model")
-    with pytest.raises(ValueError, match="holds no model of reidlib"):
+    with pytest.raises(ValueError, match="does not hold a model of reidlib"):
         files.load(path)
     save_file(make_model().state_dict(), path)
-    with pytest.raises(ValueError, match="holds no model of reidlib .*`make weights`"):
+    with pytest.raises(ValueError, match="does not hold a model of reidlib .*`make weights`"):
         files.load(path)
+    for built in ("[", "[]", '{"backbone": [], "head": {}}',
+                  json.dumps({"backbone": BACKBONE, "head": {"heads": 3}})):
+        save_file(make_model().state_dict(), path, {"reidlib": built})
+        with pytest.raises(ValueError, match="does not hold a model of reidlib"):
+            files.load(path)
     wider = {**BACKBONE, "args": {"patch_size": 8}}
     files.save(make_model(), path, wider, {"n_identities": 5})
     with pytest.raises(ValueError, match="does not hold the weights of the model that it descr"):

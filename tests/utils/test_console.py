@@ -33,7 +33,7 @@ def test_the_bar_of_a_training_moves_with_every_step(monkeypatch, capsys):
     monkeypatch.setattr(console, "is_interactive", lambda: True)
     with console.epoch_bar("run", 1, 3, shown=True) as bar:
         bar.move(2.0)
-        bar.say("loss 4.2")
+        bar.log("loss 4.2")
     said = capsys.readouterr()
     assert "67%" in said.err and "epoch 2/3, loss 4.2" in said.err and said.out == ""
 
@@ -44,7 +44,7 @@ def test_no_bar_and_no_line_where_there_is_nothing_to_do(monkeypatch, capsys, wa
                                                          shown):
     monkeypatch.setattr(console, "is_interactive", lambda: watched)
     with console.epoch_bar("run", first, 3, shown) as bar:
-        bar.say("loss 4.2")
+        bar.log("loss 4.2")
     assert capsys.readouterr() == ("", "")
 
 
@@ -52,5 +52,5 @@ def test_without_a_person_every_epoch_is_a_line(monkeypatch, capsys):
     monkeypatch.setattr(console, "is_interactive", lambda: False)
     with console.epoch_bar("run", 1, 3, shown=True) as bar:
         bar.move(1.5)
-        bar.say("loss 4.2")
+        bar.log("loss 4.2")
     assert capsys.readouterr().out == "run: training, epoch 2 to 3\nrun: epoch 2/3, loss 4.2\n"
