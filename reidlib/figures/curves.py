@@ -54,20 +54,20 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     colours = style.row_colours(presets)
     look = {name: dict(color=colours[name], ls=LINES[i % len(LINES)], lw=1.3, marker=".", ms=4)
             for i, name in enumerate(presets)}
-    axes = [fig.add_subplot(grid[i // columns, i % columns]) for i in range(len(presets))]
-    for ax, name in zip(axes, presets, strict=True):
-        for _, run in history[history["preset"] == name].groupby("run", observed=True):
+    for i, name in enumerate(presets):
+        ax, own = fig.add_subplot(grid[i]), history[history["preset"] == name]
+        for _, run in own.groupby("run", observed=True):
             ax.plot(run["epoch"], run["loss"], **look[name])
         ax.set(title=name, xlabel="epoch", ylabel="training loss")
-        ax.set_ylim(bottom=min(0, history.loc[history["preset"] == name, "loss"].min()))
+        ax.set_ylim(bottom=min(0, own["loss"].min()))
     below = fig.add_subplot(grid[rows, :])
     for (name, _), run in history.groupby(["preset", "run"], observed=True):
         below.plot(run["epoch"], run["accuracy"], **look[name])
     below.set(xlabel="epoch", ylabel="training accuracy", ylim=(0, 1.03))
     fig.legend([_sample(**look[name]) for name in presets], presets, ncols=4,
                loc="outside lower center")
-    for ax in (*axes, below):
-        ax.xaxis.get_major_locator().set_params(integer=True)
+    for ax in fig.axes:
+        ax.locator_params(axis="x", integer=True)
     return fig
 
 

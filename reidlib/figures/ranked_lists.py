@@ -129,4 +129,3 @@ def ranked_lists(rows: Sequence[RankedRow]) -> Figure:
     for sub, row in zip(subs[:, 0], rows, strict=True):
         _ranked_list(sub, row, columns, cell)
     return fig
-

@@ -50,9 +50,8 @@ def overlay(picture: UInt8[np.ndarray, "height width 3"], patches: Float[np.ndar
     ``ends``, yellow at the higher."""
     height, width = picture.shape[:2]
     grid = ((patches - ends[0]) / (ends[1] - ends[0])).clip(0, 1).astype(np.float32)
-    share = Image.fromarray(grid)
-    share = np.asarray(share.resize((width, height), Image.Resampling.BICUBIC))
-    share = share.clip(0, 1)[..., None]
+    share = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
+    share = np.asarray(share).clip(0, 1)[..., None]
     grey = picture.mean(2, keepdims=True)
     return (0.4 * grey + 0.6 * (LOW + share * (HIGH - LOW))).round().astype(np.uint8)
 
@@ -64,14 +63,13 @@ def explained_row(model: LATransformer, ranking: Ranking, query: int, name: str,
     The 2 % of the row's patches that add most are yellow, those that add least dark; labels say
     the similarity and how much of it is not in the patches.
     """
-    order, _ = ranking.kept(query)
-    hits = order[:k]
+    hits = ranking.kept(query)[0][:k]
     row = ranked_row(ranking, query, name, lambda paths: [load_picture(root / p) for p in paths], k)
     images = read_images([root / path for path in ranking.gallery.paths[hits]], model.image_size[0])
     patches, rest = contributions(model, images, ranking.query.emb[query])
-    low, high = np.percentile(patches, [2, 98])  # corners stand out and would hide all else
+    low, high = np.percentile(patches, [2, 98]).tolist()  # corners stand out and hide all else
     labels = [f"cos {own.sum() + other:.2f}\nrest {round(other, 2) + 0:.2f}"
               for own, other in zip(patches, rest, strict=True)]
-    pictures = [overlay(picture, own, (float(low), float(high)))
+    pictures = [overlay(picture, own, (low, high))
                 for picture, own in zip(row.gallery, patches, strict=True)]
     return replace(row, gallery=pictures, labels=labels)

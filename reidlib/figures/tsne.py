@@ -1,7 +1,5 @@
 """A gallery's embeddings as points (t-SNE), and how well they separate people."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -13,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
@@ -41,19 +40,15 @@ def across_cameras(emb: Float[np.ndarray, "image dim"], ids: np.ndarray, cams: n
     By cosine distance, on the embeddings themselves; mean over images. NaN where some camera is
     alone or sees fewer than ``k`` others.
     """
-    right = []
-    for cam in np.unique(cams):
-        own = cams == cam
-        if (~own).sum() < k:
-            return float("nan")
-        voters = KNeighborsClassifier(k, metric="cosine").fit(emb[~own], ids[~own])
-        right.append(voters.predict(emb[own]) == ids[own])
-    return float(np.concatenate(right).mean())
+    if len(cams) - pd.Series(cams).value_counts().max() < k:
+        return float("nan")
+    voters = KNeighborsClassifier(k, metric="cosine")
+    votes = cross_val_predict(voters, emb, ids, groups=cams, cv=LeaveOneGroupOut())
+    return float((votes == ids).mean())
 
 
-def tsne_points(emb: Float[np.ndarray, "image dim"], ids: np.ndarray,
-                cams: np.ndarray, perplexity: int | float = 20,
-                seed: int = 0) -> pd.DataFrame:
+def tsne_points(emb: Float[np.ndarray, "image dim"], ids: np.ndarray, cams: np.ndarray,
+                perplexity: int | float = 20, seed: int = 0) -> pd.DataFrame:
     """Place embeddings on a plane (van der Maaten & Hinton 2008) by cosine distance.
 
     ``ids`` and ``cams`` are labels of any type, one per image. Returns columns ``x, y, id, cam``.
@@ -66,11 +61,6 @@ def tsne_points(emb: Float[np.ndarray, "image dim"], ids: np.ndarray,
     with threadpool_limits(1):
         points = tsne.fit_transform(emb)
     return pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "id": ids, "cam": cams})
-
-
-def _identity_colours(ids: Sequence[int]) -> dict[int, str]:
-    palette = PEOPLE if len(ids) <= len(PEOPLE) else sns.color_palette("husl", len(ids)).as_hex()
-    return dict(zip(ids, palette, strict=False))
 
 
 def _map(ax: Axes, part: pd.DataFrame, colour: str, colours: dict, markers: dict) -> None:
@@ -100,7 +90,9 @@ def tsne_panel(points: pd.DataFrame, subtitle: str = "", colour: str = "id") -> 
     people, cams = (sorted(points[name].unique().tolist()) for name in ("id", "cam"))
     if len(cams) > len(MARKERS):
         raise ValueError(f"{len(cams)} cameras, but only {len(MARKERS)} markers")
-    colours = _identity_colours(people if colour == "id" else cams)
+    seen = people if colour == "id" else cams
+    palette = PEOPLE if len(seen) <= len(PEOPLE) else sns.color_palette("husl", len(seen)).as_hex()
+    colours = dict(zip(seen, palette, strict=False))
     markers = dict(zip(cams, MARKERS, strict=False))
     width = 2.5 * len(models) + 0.4
     fig, axes = plt.subplots(1, len(models), squeeze=False, figsize=(width, 3.9))
@@ -123,5 +115,3 @@ def tsne_panel(points: pd.DataFrame, subtitle: str = "", colour: str = "id") -> 
     if subtitle:
         fig.suptitle(subtitle, fontsize=10)
     return fig
-
-
