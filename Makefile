@@ -78,7 +78,7 @@ test: lint ## lint, unit tests, and all notebooks with the smoke parameters
 	for notebook in notebooks/0*.ipynb; do \
 	  "$$PYTHON" -m papermill --prepare-only --no-progress-bar $$notebook $(SMOKE)/$$notebook \
 	    -p study smoke -p workspace "$$(pwd)/$(SMOKE)" || exit 1; done
-	REIDLIB_HEADLESS=1 "$$PYTHON" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder \
+	REIDLIB_HEADLESS=1 "$$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  --nbval-lax --nbval-current-env $(SMOKE)/notebooks tests
 
 bench: $(ENV) ## measure speed and memory against floors; DEVICE=cuda: training and embedding there

@@ -16,12 +16,17 @@ from reidlib.experiments import prepare
 from reidlib.models.la_transformer import LATransformer
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """In parallel (-n), one process has all tests of a file, and one all notebooks, in order."""
-    for item in items:
-        name = "notebooks" if item.path.suffix == ".ipynb" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(name)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With -n, one process has all tests of a file, and one all notebooks, in their order."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            name = super()._split_scope(nodeid)
+            return "notebooks" if name.endswith(".ipynb") else name
+
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
