@@ -79,11 +79,7 @@ def cosine(query: Embeddings, gallery: Embeddings, flip: str = "none", reranked:
 
 def find_matches(query: Embeddings, gallery: Embeddings, similarity: Similarity,
                  n_draws: int = 0) -> Matches:
-    """Rank all matches of all queries, in the full gallery and in ``n_draws`` drawn ones.
-
-    A drawn gallery has one random image per identity and camera, without junk, seeded by its
-    number.
-    """
+    """Rank all matches of all queries, in the full gallery and in ``n_draws`` drawn ones."""
     ids, cams, content = (_codes(getattr(query, name), getattr(gallery, name))
                           for name in ("ids", "cams", "sha256"))
     plan = _Plan(*ids, *_same_person(*ids), _wrong_copies(ids, content),
@@ -99,7 +95,10 @@ def find_matches(query: Embeddings, gallery: Embeddings, similarity: Similarity,
 
 
 def draw_galleries(gallery: Embeddings, n_draws: int) -> np.ndarray:
-    """(image, draw) bool: one random image per identity and camera in each draw, never junk."""
+    """(image, draw) bool: one random image per identity and camera in each draw, never junk.
+
+    A draw's number is its seed.
+    """
     drawn = np.zeros((len(gallery.ids), n_draws), bool)
     group = pd.DataFrame({"id": gallery.ids, "cam": gallery.cams}).groupby(["id", "cam"]).ngroup()
     group = group.to_numpy()
@@ -151,8 +150,7 @@ def _wrong_copies(ids: tuple, content: tuple) -> dict[int, np.ndarray]:
 
 
 def _rank_block(similarity, rows: slice, plan: _Plan) -> tuple[np.ndarray, ...]:
-    """Column of each pair, nearest first; wrong images by kind (see ``Matches``), and of each draw.
-    """
+    """Column of each pair, nearest first; wrong images by kind (see ``Matches``) and by draw."""
     own = slice(plan.bounds[rows.start], plan.bounds[rows.stop])
     row, column = plan.row[own] - rows.start, plan.column[own]
     bounds = plan.bounds[rows.start:rows.stop + 1] - plan.bounds[rows.start]

@@ -7,8 +7,8 @@ seeds give is ``std``, a number of its own. With few people (a dozen, say) a per
 interval is too narrow.
 
 Tables are the per-query tables of ``experiments.records.read_tables``, cut to one results row and
-one protocol; queries that were not scored (AP is NaN) are left out, and
-without a column ``seed`` there is one. Values are fractions in [0, 1].
+one protocol; queries that were not scored (AP is NaN) are left out, and without a column ``seed``
+there is one. Values are fractions in [0, 1].
 """
 
 from typing import NamedTuple
