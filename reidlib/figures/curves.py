@@ -43,8 +43,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     Columns: ``run, preset, seed, epoch, loss, accuracy`` (fraction); one line a run. Losses of
     presets are different sums, so they never share a vertical axis.
     """
-    check_frame(history, ["run", "preset", "seed", "epoch", "loss", "accuracy"],
-                key=["run", "epoch"], fractions=["accuracy"])
+    check_frame(history, ["run", "epoch"], ["accuracy"], ["preset", "seed", "loss"])
     presets = in_order(history["preset"])
     columns = min(len(presets), 3) if len(presets) != 4 else 2
     rows = ceil(len(presets) / columns)
@@ -102,8 +101,7 @@ def ablation_bars(scores: pd.DataFrame, intervals: pd.DataFrame,
     protocol, low, high``, of mAP, drawn over its bars. ``paper``: ``row, mAP, rank1``, the
     published numbers, marked in the panel of the paper's protocol only.
     """
-    check_frame(scores, ["row", "protocol", "seed", "mAP", "rank1"],
-                key=["row", "protocol", "seed"], fractions=["mAP", "rank1"])
+    check_frame(scores, ["row", "protocol", "seed"], ["mAP", "rank1"])
     rows, protocols = in_order(scores["row"]), protocols_in(scores)
     fig, axes = plt.subplots(1, len(protocols), sharey=True, squeeze=False,
                              figsize=(WIDTH, 0.62 * len(rows) + 1.6))
@@ -116,7 +114,7 @@ def ablation_bars(scores: pd.DataFrame, intervals: pd.DataFrame,
               "one seed": _sample(**SEED),
               "95 % interval of mAP": _sample(**{**INTERVAL, "ls": "-"})}
     if paper is not None:
-        check_frame(paper, ["row", "mAP", "rank1"], key=["row"], fractions=["mAP", "rank1"])
+        check_frame(paper, ["row"], ["mAP", "rank1"])
         if PAPER_PROTOCOL not in protocols or not set(paper["row"]) <= set(rows):
             raise ValueError(f"no {PAPER_PROTOCOL} scores to compare with each of the paper's "
                              f"rows {list(paper['row'])}")
@@ -137,8 +135,7 @@ def score_dots(scores: pd.DataFrame, by: str, label: str, published: float | Non
     Columns: ``row``, ``by``, and ``value, low, high`` (fractions). ``label``: of the axis of
     ``by``; ``published``: a number of the paper's, marked in the first column.
     """
-    check_frame(scores, ["row", by, "value", "low", "high"], key=["row", by],
-                fractions=["value", "low", "high"])
+    check_frame(scores, ["row", by], ["value", "low", "high"])
     rows, columns = in_order(scores["row"]), in_order(scores[by])
     colours = style.row_colours(rows)
     fig, ax = plt.subplots(figsize=(WIDTH, 3.6))
@@ -171,8 +168,7 @@ def protocol_gap(scores: pd.DataFrame) -> Figure:
     Columns: ``row, protocol, seed, mAP`` (fraction). Markers are means over seeds, the number is
     what the paper's protocol adds to the standard one.
     """
-    key = ["row", "protocol", "seed"]
-    check_frame(scores, [*key, "mAP"], key=key, fractions=["mAP"])
+    check_frame(scores, ["row", "protocol", "seed"], ["mAP"])
     rows, protocols = in_order(scores["row"]), protocols_in(scores)
     markers = dict(zip(dict.fromkeys([*ORDER, *protocols]), MARKERS, strict=False))
     colours = style.row_colours(rows)
@@ -205,7 +201,7 @@ def ap_scatter(queries: pd.DataFrame) -> Figure:
     dot per query and seed. Above the diagonal the paper's protocol gives the higher score.
     """
     key = ["row", "path", "seed", "protocol"]
-    check_frame(queries, [*key, "AP"], key=key)
+    check_frame(queries, key, others=["AP"])
     wide = queries.pivot(index=key[:3], columns="protocol", values="AP")
     wide, rows = wide.dropna().reset_index(), in_order(queries["row"])
     columns, colours = min(len(rows), 3), style.row_colours(rows)
@@ -231,8 +227,7 @@ def cmc_curves(cmc: pd.DataFrame) -> Figure:
     Columns: ``row, protocol, rank`` (k, from 1) and ``cmc`` (fraction, mean over seeds). Ranks
     above 20 are left out.
     """
-    check_frame(cmc, ["row", "protocol", "rank", "cmc"], key=["row", "protocol", "rank"],
-                fractions=["cmc"])
+    check_frame(cmc, ["row", "protocol", "rank"], ["cmc"])
     rows, protocols = in_order(cmc["row"]), protocols_in(cmc)
     cmc = cmc[cmc["rank"] <= 20].sort_values("rank")
     lowest, colours = floor(10 * cmc["cmc"].min()) / 10, style.row_colours(rows)

@@ -4,8 +4,7 @@ A model (a preset, or its row of the ablation) has one colour in every figure, a
 rests on colour alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
@@ -25,6 +24,11 @@ PALETTE = sns.color_palette("colorblind").as_hex()
 INK, GREY = "#333333", PALETTE[7]
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "osv^DPX*p<>hd8H"  # all filled, the most different ones first
+STYLE = sns.axes_style("whitegrid") | {
+    "font.size": 11, "axes.titlesize": 11.5, "axes.labelsize": 11, "xtick.labelsize": 10,
+    "ytick.labelsize": 10, "legend.fontsize": 10, "figure.titlesize": 12,
+    "font.sans-serif": ["DejaVu Sans"], "legend.frameon": False, "savefig.bbox": "standard",
+    "figure.constrained_layout.use": True, "grid.color": "#dddddd"}
 # The ablation's rows and the presets behind them have the same colours.
 _MODELS = (
     (GREY, "untrained", "not fine-tuned"),
@@ -50,22 +54,11 @@ def row_colours(names: Sequence[str]) -> dict[str, str]:
     return {name: MODEL_COLOURS.get(name) or spare[name] for name in names}
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """Fonts, grid and layout of all figures, for as long as the block lasts."""
-    sizes = {"font.size": 11, "axes.titlesize": 11.5, "axes.labelsize": 11, "xtick.labelsize": 10,
-             "ytick.labelsize": 10, "legend.fontsize": 10, "figure.titlesize": 12}
-    rest = {"font.sans-serif": ["DejaVu Sans"], "legend.frameon": False, "savefig.bbox": "standard",
-            "figure.constrained_layout.use": True, "grid.color": "#dddddd"}
-    with plt.rc_context({**sns.axes_style("whitegrid"), **sizes, **rest}):
-        yield
-
-
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Run ``draw`` in our style, and lay out in it too: matplotlib makes ticks only then."""
     @wraps(draw)
     def draw_in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with style():
+        with plt.rc_context(STYLE):
             fig = draw(*args, **kwargs)
             fig.draw_without_rendering()
         return fig
@@ -78,13 +71,12 @@ def save_figure(fig: Figure, path: Path, data: pd.DataFrame | None = None,
 
     The PNG has ``dpi`` dots per inch (100 is enough for photographs) and 256 colours: a third of
     the size, and it looks the same. Each file is written completely; when one cannot be, the old
-    ones stay. The same figure gives the same bytes.
-    Returns ``path``.
+    ones stay. The same figure gives the same bytes. Returns ``path``.
     """
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"{path}: figures are saved as .png")
-    with atomic_write(path) as png, style():
+    with atomic_write(path) as png, plt.rc_context(STYLE):
         fig.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
         with Image.open(png) as image:
             palette = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
@@ -94,17 +86,18 @@ def save_figure(fig: Figure, path: Path, data: pd.DataFrame | None = None,
     return path
 
 
-def check_frame(frame: pd.DataFrame, columns: Sequence[str], key: Sequence[str] = (),
-                fractions: Sequence[str] = ()) -> None:
-    """Raise ValueError unless ``frame`` has rows and ``columns``, one row per ``key``, and
+def check_frame(frame: pd.DataFrame, key: list[str], fractions: Sequence[str] = (),
+                others: Sequence[str] = ()) -> None:
+    """Raise ValueError unless ``frame`` has rows and all these columns, one row per ``key``, and
     values in [0, 1] in the columns ``fractions``."""
+    columns = [*key, *fractions, *others]
     missing = [name for name in columns if name not in frame]
     if missing:
         raise ValueError(f"missing columns {missing}; found {list(frame.columns)}")
     if frame.empty:
-        raise ValueError(f"no rows to draw; expected columns {list(columns)}")
-    if key and frame.duplicated(list(key)).any():
-        twice = frame.loc[frame.duplicated(list(key)), list(key)].iloc[0].to_dict()
+        raise ValueError(f"no rows to draw; expected columns {columns}")
+    if key and frame.duplicated(key).any():
+        twice = frame.loc[frame.duplicated(key), key].iloc[0].to_dict()
         raise ValueError(f"more than one row for {twice}")
     for name in fractions:
         outside = frame.loc[~frame[name].between(0, 1), name]

@@ -85,7 +85,8 @@ def tsne_panel(points: pd.DataFrame, subtitle: str = "", colour: str = "id") -> 
     Columns: ``model, x, y, id, cam, silhouette, across_cameras`` (one value each per model).
     ``subtitle`` is for what the maps depend on, such as perplexity and seed.
     """
-    check_frame(points, ["model", "x", "y", "id", "cam", "silhouette", "across_cameras"])
+    columns = ["model", "x", "y", "id", "cam", "silhouette", "across_cameras"]
+    check_frame(points, key=[], others=columns)
     models = in_order(points["model"])
     people, cams = (sorted(points[name].unique().tolist()) for name in ("id", "cam"))
     if len(cams) > len(MARKERS):
