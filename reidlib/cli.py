@@ -1,11 +1,13 @@
 """The command line: ``reidlib <command>`` or ``python -m reidlib <command>``.
 
 Here, and nowhere else, errors become messages and exit codes: 0 done, 1 failed with a message, 2 a
-wrong command line, 130 stopped with Ctrl-C. Libraries are imported by the command that needs them,
-so that help and tab completion answer at once.
+wrong command line, 130 stopped with Ctrl-C, 143 with SIGTERM. Libraries are imported by the
+command that needs them, so that help and tab completion answer at once.
 """
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +20,13 @@ from reidlib.utils.console import log
 from reidlib.utils.errors import NotebookError, check_choice
 from reidlib.utils.paths import PARAMS, ROOT, open_workspace
 
-STOPPED_CODE = 130  # what a shell gives for Ctrl-C
+STOPPED_CODE, TERMINATED_CODE = 130, 143  # what a shell gives for Ctrl-C and SIGTERM
 STOPPED = ("stopped; finished runs and finished epochs are kept: the same command goes on from "
            "there (without --again, which would forget them)")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM ends work in the way in which Ctrl-C does."""
 
 
 class Commands(typer.core.TyperGroup):
@@ -29,8 +35,9 @@ class Commands(typer.core.TyperGroup):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise SystemExit(STOPPED_CODE) from None
+        except KeyboardInterrupt as stop:
+            code = TERMINATED_CODE if isinstance(stop, Terminated) else STOPPED_CODE
+            raise SystemExit(code) from None
 
 
 app = typer.Typer(name="reidlib", cls=Commands, no_args_is_help=True, rich_markup_mode=None,
@@ -86,14 +93,17 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     Finished runs are not trained again.
     """
     from reidlib.experiments.study import load_study
+    from reidlib.experiments.train import check_starts
     from reidlib.report.notebooks import run_notebooks
     from reidlib.utils.reproducibility import pick_device
 
     chosen = None if seeds is None else numbers(seeds)
     pick_device(device)
     os.environ["REIDLIB_HEADLESS"] = "1"
-    run_notebooks(load_study(study, epochs, chosen), open_workspace(study, workspace),
-                  {"epochs": epochs, "seeds": chosen, "device": device}, again)
+    logging.disable(logging.ERROR)  # nbclient's and asyncio's, of a kernel that we stopped
+    plan, place = load_study(study, epochs, chosen), open_workspace(study, workspace)
+    check_starts(plan, place)
+    run_notebooks(plan, place, {"epochs": epochs, "seeds": chosen, "device": device}, again)
 
 
 @app.command()
@@ -191,6 +201,7 @@ def verify() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app(args=argv, prog_name="reidlib")
     except (ValueError, OSError, FloatingPointError, MemoryError, NotebookError) as error:
@@ -198,7 +209,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         return _fail(f"error: {error}; pip install -e '.[notebooks]' brings what reports need", 1)
     except SystemExit as end:  # typer ends with it, whatever happened
-        return _fail(STOPPED, STOPPED_CODE) if end.code == STOPPED_CODE else end.code
+        stopped = end.code in (STOPPED_CODE, TERMINATED_CODE)
+        return _fail(STOPPED, end.code) if stopped else end.code
+
+
+def _terminate(*_):
+    raise Terminated
 
 
 def _fail(message: str, code: int) -> int:

@@ -15,14 +15,15 @@ from reidlib.data.cross_validation import hold_out
 from reidlib.evaluation.embeddings import embed_people
 from reidlib.evaluation.scoring import evaluate
 from reidlib.experiments.config import TrainConfig
+from reidlib.experiments.study import Study
 from reidlib.losses import ReidLoss
-from reidlib.models.backbone import build_backbone, find_weights
+from reidlib.models.backbone import build_backbone, check_weights, find_weights
 from reidlib.models.la_transformer import LATransformer
 from reidlib.training.build import build_sampler, build_schedule, compiled
 from reidlib.training.loop import TrainingOptions, fit
 from reidlib.training.optimisers import make_optimiser
 from reidlib.utils import distributed, reproducibility
-from reidlib.utils.paths import weights_root
+from reidlib.utils.paths import Workspace, weights_root
 
 
 def build_model(config: TrainConfig, n_identities: int) -> LATransformer:
@@ -50,6 +51,14 @@ def backbone_hash(config: TrainConfig) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_starts(study: Study, workspace: Workspace) -> None:
+    """FileNotFoundError where a preset has no weights of its own yet, and no pretrained ones."""
+    configs = [study.config(preset, study.seeds[0]) for preset in study.all_presets]
+    for name in {c.backbone for c in configs if c.pretrained and not any(
+            workspace.artifacts.glob(f"{c.run_id}-*/weights.safetensors"))}:
+        check_weights(name)
 
 
 def check_backbone(config: TrainConfig, record: dict) -> None:

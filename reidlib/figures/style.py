@@ -86,6 +86,12 @@ def save_figure(fig: Figure, path: Path, data: pd.DataFrame | None = None,
     return path
 
 
+def remove_figure(path: Path) -> None:
+    """Remove what ``save_figure`` wrote before, where there is nothing to show any more."""
+    for file in (path, path.with_suffix(".csv")):
+        file.unlink(missing_ok=True)
+
+
 def check_frame(frame: pd.DataFrame, key: list[str], fractions: Sequence[str] = (),
                 others: Sequence[str] = ()) -> None:
     """Raise ValueError unless ``frame`` has rows and all these columns, one row per ``key``, and

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 from torch import nn
 
@@ -11,7 +12,7 @@ from reidlib.utils.paths import weights_root
 
 
 def square_grid(backbone: nn.Module) -> int:
-    """Side of the backbone's patch grid; ValueError where LA-Transformer cannot stand on it."""
+    """Side of the backbone's patch grid; ValueError where LA-Transformer cannot use it."""
     name = type(backbone).__name__
     if getattr(backbone, "cls_token", None) is None:
         raise ValueError(f"{name} has no class token; LA-Transformer needs a ViT that has one, "
@@ -95,11 +96,32 @@ def _load_hub(name: str, args: dict) -> nn.Module:
     try:
         return _create(name, pretrained=True, **args)
     except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"no weights for {name}: looked for {name}*.safetensors in {weights_root()} (set "
-            "REIDLIB_WEIGHTS to another folder) and on timm's hub, which said: "
-            f"{str(error).splitlines()[0].rstrip('.')}. Download them where there is a network "
-            "and put the file into that folder, or set pretrained: false") from error
+        raise _no_weights(name, error) from error
+
+
+def check_weights(name: str) -> None:
+    """FileNotFoundError, within seconds, where pretrained weights are not here nor on the hub."""
+    if find_weights(name):
+        return
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    try:
+        source = timm.get_pretrained_cfg(name)
+        if not source or not source.hf_hub_id:
+            raise OSError("no such weights")
+        if not try_to_load_from_cache(source.hf_hub_id, "model.safetensors"):
+            urlopen(Request(f"{constants.ENDPOINT}/{source.hf_hub_id}", method="HEAD"), timeout=5)
+    except (OSError, RuntimeError) as error:
+        raise _no_weights(name, error) from error
+
+
+def _no_weights(name: str, error: Exception) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"no weights for {name}: looked for {name}*.safetensors in {weights_root()} (set "
+        "REIDLIB_WEIGHTS to another folder) and on timm's hub, which said: "
+        f"{str(error).splitlines()[0].rstrip('.')}. Download them where there is a network "
+        "and put the file into that folder, or set pretrained: false")
 
 
 def _resize(backbone: nn.Module, name: str, image_size: int) -> None:

@@ -19,6 +19,7 @@ from reidlib.utils.console import log
 from reidlib.utils.errors import NotebookError
 from reidlib.utils.paths import ROOT, Workspace, atomic_write, write_text
 
+INJECTED = "injected-parameters"  # papermill's tag
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 
 
@@ -31,9 +32,10 @@ def run_notebook(source: Path, target: Path, parameters: dict) -> None:
     declared = papermill.inspect_notebook(str(source))
     given = {name: value for name, value in parameters.items() if name in declared}
     with atomic_write(target) as partial:
+        # CRITICAL: being interrupted, as every kernel is at its end, is no error to print
         papermill.execute_notebook(str(source), str(partial), given, kernel_name="python3",
                                    progress_bar=False, stdout_file=sys.stdout,
-                                   extra_arguments=["--log-level=ERROR"])
+                                   extra_arguments=["--log-level=CRITICAL"])
         write_text(partial, nbformat.writes(_without_papermill(nbformat.read(partial, 4))))
 
 
@@ -94,8 +96,10 @@ def _advice(error: Exception, source: Path, workspace: Workspace) -> str:
 
 
 def _without_papermill(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop papermill's times and paths, so that a re-run differs only where results do."""
+    """Drop papermill's times, paths and ids, so that a re-run differs only where results do."""
     for part in [notebook, *notebook.cells]:
         for key in ("papermill", "execution"):
             part.metadata.pop(key, None)
+        if INJECTED in part.metadata.get("tags", []):
+            part["id"] = INJECTED
     return notebook

@@ -108,19 +108,24 @@ def context(results: StudyResults) -> dict[str, Any]:
     }
 
 
-def draw(results: StudyResults) -> None:
-    """Draw the figures that are of the report alone: they show several studies."""
+def drawn(results: StudyResults) -> dict[str, tuple]:
+    """Figures that are of the report alone, as they show several studies: what to draw, and how."""
     paper = tables.paper_scores().set_index("row")
     claimed = paper.loc[statements.PAPER_MODEL, "mAP"] if results.on_the_papers_data else None
-    drawn = {"overview": (results.tables["overview"], "measure", "protocol", claimed)}
+    found = {"overview": (results.tables["overview"], "measure", "protocol", claimed)}
     if "schedules" in results.tables:
         scores = results.tables["schedules"]
-        drawn["schedules"] = (scores[scores["protocol"] == "standard-all"], "schedule",
+        found["schedules"] = (scores[scores["protocol"] == "standard-all"], "schedule",
                               "training schedule", None)
     if results.distractors:
-        drawn["distractors"] = (results.tables["distractors"], "distractors",
+        found["distractors"] = (results.tables["distractors"], "distractors",
                                 "distractors in the gallery", None)
-    for name, (scores, *what) in drawn.items():
+    return found
+
+
+def draw(results: StudyResults) -> None:
+    """Draw the figures of ``drawn``."""
+    for name, (scores, *what) in drawn(results).items():
         fig = score_dots(scores, *what)
         save_figure(fig, results.workspace.figures / f"{name}.png", scores)
         plt.close(fig)

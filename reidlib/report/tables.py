@@ -108,6 +108,17 @@ def first_hits(queries: pd.DataFrame, before: str, after: str) -> tuple[int, int
     return (int((~right[0] & right[1]).sum()), int((right[0] & ~right[1]).sum()), len(right[0]))
 
 
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """What a table has under the two protocols that are always side by side."""
+    return table[table["protocol"].isin(SHOWN)]
+
+
+def mean_cmc(records: Sequence[dict]) -> pd.DataFrame:
+    """CMC of every results row by rank, mean over seeds, under the ``shown`` protocols."""
+    cmc = shown(by_row(read_tables(records, "cmc")))
+    return cmc.groupby(["row", "protocol", "rank"], observed=True)["cmc"].mean().reset_index()
+
+
 def change(found) -> str:
     """A ``Comparison``, or a line of ``steps``, in percentage points."""
     return percent(found.difference, found.std, True, (found.low, found.high))

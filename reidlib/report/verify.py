@@ -3,18 +3,76 @@
 from itertools import zip_longest
 from pathlib import Path
 
-from reidlib.report import page
+import nbformat
+import pandas as pd
+
+from reidlib.experiments import presets
+from reidlib.experiments.records import by_row, read_tables, score_table
+from reidlib.report import page, tables
+from reidlib.report.notebooks import INJECTED, NOTEBOOKS
 from reidlib.report.study_results import StudyResults
-from reidlib.utils.paths import ROOT, Workspace
+from reidlib.utils.paths import ROOT, Workspace, csv_text
+
+# drawn from images or weights, so the records alone cannot tell what they show
+UNCHECKED = {"sample", "tsne", "maps"}
 
 
 def differences(workspace: Workspace) -> list[str]:
-    """The files of a study's report that its records would write otherwise, and where."""
-    texts = page.render_all(StudyResults(workspace))
-    found = [f"{workspace.reports.relative_to(workspace.root) / name}: no run says so any more"
-             for name in page.outdated(workspace, texts)]
-    wanted = {workspace.reports / name: text for name, text in texts.items()}
-    return found + _compare(wanted, workspace.root)
+    """The files of a study's report that its records would write otherwise, and where.
+
+    Of a figure its CSV is compared.
+    """
+    results, folder = StudyResults(workspace), workspace.reports
+    texts, examples = page.render_all(results), shown_queries(results)
+    shown = figure_tables(results) | ({} if results.study.shows_people else examples)
+    texts |= {f"tables/{name}.csv": csv_text(table) for name, table in examples.items()}
+    texts |= {f"figures/{name}.csv": csv_text(table) for name, table in shown.items() if len(table)}
+    old = {f"figures/{path.name}" for path in workspace.figures.glob("*.csv")
+           if path.stem not in UNCHECKED}
+    gone = sorted({*page.outdated(workspace, texts), *(old - set(texts))})
+    stale = [f"{folder.relative_to(workspace.root) / name}: no run says so any more"
+             for name in gone]
+    return stale + _compare({folder / name: text for name, text in texts.items()}, workspace.root)
+
+
+def figure_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
+    """Name -> what each figure shows that is drawn from the records alone, as the notebooks do."""
+    trained = list(presets.NOTEBOOKS)  # in this order
+    records = sorted(results.records, key=lambda record: trained.index(record["preset"]))
+    first, second = ([r for r in records if presets.NOTEBOOKS[r["preset"]] == name]
+                     for name in ("02_baseline", "03_improved"))
+    scores = by_row(score_table(records))
+    found = {name: what[0] for name, what in page.drawn(results).items()}
+    dots = tables.shown(results.queries)[["row", "path", "seed", "protocol", "AP"]]
+    found |= {"ablation": tables.shown(scores), "cmc": tables.mean_cmc(records), "ap_scatter": dots}
+    for name, compared, learnt in (("", records, records), ("_baseline", first, first),
+                                   ("_improved", first + second, second)):
+        found[f"protocol_gap{name}"] = by_row(score_table(compared))
+        found[f"learning_curves{name}"] = read_tables(learnt, "history")
+    return found
+
+
+def shown_queries(results: StudyResults) -> dict[str, pd.DataFrame]:
+    """The queries that 06_retrieval shows, by its rules."""
+    own = results.queries[(results.queries["protocol"] == "standard")
+                          & (results.queries["seed"] == results.study.seeds[0])]
+    before, after = (own[own["row"] == row] for row in ("baseline", "+ flipped query"))
+    return {"corrected": tables.largest_gains(before, after, 3),
+            "worst": tables.worst_queries(after, 3)}
+
+
+def old_copies(workspace: Workspace) -> list[str]:
+    """The executed notebooks whose cells are not those of their sources."""
+    found = []
+    for source in NOTEBOOKS:
+        copy = workspace.reports / "executed" / source.name
+        if copy.is_file():
+            cells = [cell.source for cell in nbformat.read(copy, 4).cells
+                     if INJECTED not in cell.metadata.get("tags", [])]
+            if cells != [cell.source for cell in nbformat.read(source, 4).cells]:
+                found.append(f"{copy.relative_to(workspace.root)}: other cells than "
+                             f"notebooks/{source.name}")
+    return found
 
 
 def readme_differences(root: Path = ROOT) -> list[str]:
@@ -27,7 +85,7 @@ def check_all() -> str:
     """
     found = readme_differences()
     for name in page.README_STUDIES:
-        found += differences(Workspace(name))
+        found += differences(Workspace(name)) + old_copies(Workspace(name))
     if found:
         raise ValueError("\n".join([
             "these pages are older than the runs or were changed by hand; make report STUDY=... "

@@ -1,4 +1,9 @@
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
@@ -60,6 +65,36 @@ def test_a_stopped_report_says_that_it_goes_on(tmp_path, monkeypatch, capsys):
     assert "the same command goes on from there" in capsys.readouterr().err
 
 
+STOPPABLE = """
+import sys
+from pathlib import Path
+from reidlib import cli
+from reidlib.report import notebooks
+notebooks.NOTEBOOKS = [Path(sys.argv[1])]
+sys.exit(cli.main(["report", "--study", "smoke", "--workspace", sys.argv[2], "--device", "cpu"]))
+"""
+
+
+@pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_report_leaves_no_traceback_no_half_notebook_and_no_kernel(
+        how, code, notebook, tmp_path):
+    started = tmp_path / "started"
+    source = notebook(f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text("
+                      "str(os.getpid()))\ntime.sleep(600)")
+    process = subprocess.Popen([sys.executable, "-c", STOPPABLE, source, tmp_path / "work"],
+                               cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (started.is_file() and started.read_text()) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(how)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == code and told == f"{cli.STOPPED}\n"
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):  # an ended process may wait to be cleared away
+            os.kill(int(started.read_text()), 0)
+            time.sleep(0.1)
+
+
 def test_the_page_is_self_contained_and_shows_no_code(tmp_path):
     book = nbformat.v4.new_notebook()
     output = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="},
@@ -80,6 +115,32 @@ def test_the_page_is_self_contained_and_shows_no_code(tmp_path):
 def test_bad_arguments_stop_before_anything_runs(arguments, message, capsys, tmp_path):
     assert cli.main(["report", *arguments, "--workspace", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_missing_pretrained_weights_stop_before_anything_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # no network
+    command = ["report", "--study", "pku-reid", "--workspace", str(tmp_path / "work")]
+    assert cli.main(command) == 1
+    told = capsys.readouterr().err
+    assert "error: no weights for vit_tiny_patch16_224" in told and "Connection refused" in told
+    assert not list((tmp_path / "work").iterdir())
+    (tmp_path / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors").touch()
+    monkeypatch.setattr(notebooks, "run_notebook", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(command)
+
+
+def test_plain_papermill_runs_a_notebook_as_the_page_says(tmp_path):
+    """In the folder of the repository, with the study and the device as parameters."""
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
+    parameters = ["-p", "study", "smoke", "-p", "workspace", str(tmp_path)]
+    for name, more in (("01_data", []), ("02_baseline", ["-p", "device", "cpu"])):
+        subprocess.run([*command, f"notebooks/{name}.ipynb", str(tmp_path / "out.ipynb"),
+                        *parameters, *more], cwd=ROOT, check=True, capture_output=True)
+    assert (tmp_path / "reports/smoke/runs/baseline-s0/run.json").is_file()
+    assert (tmp_path / "reports/smoke/figures/protocol_gap_baseline.png").is_file()
 
 
 def test_seeds_that_are_no_numbers(capsys):

@@ -1,6 +1,7 @@
 """The tracked pages are those of the tracked runs; a typed number is found."""
 
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -74,6 +75,25 @@ def test_a_readme_without_marks_stays_as_it_is(workspace, capsys):
     assert "stay as they are: expected one <!-- results -->" in capsys.readouterr().out
 
 
+def test_verify_finds_figures_that_are_not_of_the_runs(workspace):
+    """Its picture may be of an older run where the data next to it are."""
+    for path in sorted(workspace.figures.glob("*.csv")):
+        path.write_text(path.read_text() + "one line more\n")
+    (workspace.figures / "corrected.csv").write_text("path\nold.png\n")
+    changed = {path.stem for path in workspace.figures.glob("*.csv")} - verify.UNCHECKED
+    found = verify.differences(workspace)
+    assert {Path(line.partition(":")[0]).stem for line in found} == changed
+    assert "reports/synthetic/figures/corrected.csv: no run says so any more" in found
+
+
+def test_verify_compares_records_with_their_tables(workspace):
+    path = workspace.runs / "best-s1" / "per_query.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:1] + lines[2:]) + "\n")
+    with pytest.raises(ValueError, match="best-s1: run.json says"):
+        verify.differences(workspace)
+
+
 def test_verify_finds_a_typed_number(workspace, monkeypatch, capsys):
     assert verify.differences(workspace) == []
     page = workspace.reports / "report.md"
@@ -86,3 +106,14 @@ def test_verify_finds_a_typed_number(workspace, monkeypatch, capsys):
     assert cli.main(["verify"]) == 1
     said = capsys.readouterr().err
     assert "changed by hand" in said and "steps.csv: line 1" in said
+
+
+def test_verify_finds_executed_notebooks_of_older_sources(workspace):
+    executed = workspace.reports / "executed" / "03_improved.ipynb"
+    executed.parent.mkdir()
+    shutil.copyfile(ROOT / "reports/synthetic/executed/03_improved.ipynb", executed)
+    assert verify.old_copies(workspace) == []
+    executed.write_text(executed.read_text().replace("lab.train_all", "lab.runs"))
+    assert verify.old_copies(workspace) == [
+        "reports/synthetic/executed/03_improved.ipynb: other cells than "
+        "notebooks/03_improved.ipynb"]
