@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -42,8 +43,7 @@ class Commands(typer.core.TyperGroup):
 
 app = typer.Typer(name="reidlib", cls=Commands, no_args_is_help=True, rich_markup_mode=None,
                   pretty_exceptions_enable=False,
-                  context_settings={"help_option_names": ["-h", "--help"]},
-                  help="Person re-identification: train, score and report, under named protocols.")
+                  context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def study_names() -> list[str]:
@@ -82,13 +82,26 @@ Tracker = Annotated[str | None, typer.Option(help="follow the training, such as 
                                              "install -e '.[tensorboard]')")]
 
 
+def show_version(asked: bool | None) -> None:
+    if asked:
+        log(version("reidlib"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(shown: Annotated[bool | None, typer.Option(
+                "--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+            ] = None) -> None:
+    """Person re-identification: train, score and report, under named protocols."""
+
+
 @app.command()
 def report(study: Study = "synthetic", device: Device = "auto", workspace: Folder = ROOT,
            epochs: Annotated[int | None, typer.Option(help="instead of the study's")] = None,
            seeds: Annotated[str | None, typer.Option(metavar="0,1,2",
                                                      help="instead of the study's")] = None,
            again: Again = False) -> None:
-    """Run the notebooks of a study in their order and write its report.
+    """Run a study's notebooks and write its report.
 
     Finished runs are not trained again.
     """
@@ -107,9 +120,9 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
 
 
 @app.command()
-def run(study: Study, preset: Annotated[str, typer.Option(
+def run(preset: Annotated[str, typer.Option(
             help="one of reidlib.experiments.presets, or a candidate of the study",
-            autocompletion=preset_names)],
+            autocompletion=preset_names)], study: Study = "synthetic",
         seed: Annotated[int, typer.Option(help="of this run")] = 0, device: Device = "auto",
         workspace: Folder = ROOT, tracker: Tracker = None) -> None:
     """Train and score one run of a study.
@@ -128,10 +141,13 @@ def run(study: Study, preset: Annotated[str, typer.Option(
 
 
 @app.command("study")
-def run_study(study: Study, device: Device = "auto", workspace: Folder = ROOT,
+def run_study(study: Study = "synthetic", device: Device = "auto", workspace: Folder = ROOT,
               jobs: Annotated[int, typer.Option(min=1, help="runs at a time")] = 1,
               again: Again = False) -> None:
-    """Train and score all runs of a study: presets or candidates, in all seeds and folds."""
+    """Train and score all runs of a study.
+
+    Its presets or candidates, in all seeds and folds; finished runs are not trained again.
+    """
     from reidlib.experiments.batch import run_all
     from reidlib.experiments.prepare import saved_or_new
 
@@ -140,13 +156,14 @@ def run_study(study: Study, device: Device = "auto", workspace: Folder = ROOT,
 
 
 @app.command()
-def distractors(study: Study, device: Device = "auto", workspace: Folder = ROOT,
+def distractors(study: Study = "synthetic", device: Device = "auto", workspace: Folder = ROOT,
                 images: Annotated[str, typer.Option(help="data set whose training images are "
                                                     "added to the gallery")] = "market1501"
                 ) -> None:
-    """Score the compared models with images of other people added to the gallery.
+    """Score models with more and more other people.
 
-    The study's notebook 01_data has been run before.
+    Images of other people are added to the gallery of the models that are compared everywhere; a
+    run that is not finished is trained first. The study's notebook 01_data has been run before.
     """
     from reidlib.experiments.distractors import run_all
     from reidlib.experiments.study import load_study
@@ -164,7 +181,7 @@ def download(name: Annotated[str, typer.Argument(
              root: Annotated[Path | None, typer.Option(
                  help="folder of the data set", show_default="REIDLIB_DATA/NAME or data/NAME")
              ] = None) -> None:
-    """Download a data set where that is allowed, or say where to ask for it; then check it."""
+    """Download a data set, or say where to ask; check it."""
     from reidlib.data.download import download_dataset
     from reidlib.experiments.study import load_study
 
@@ -182,7 +199,10 @@ def download(name: Annotated[str, typer.Argument(
 
 @app.command()
 def export(study: Study = "synthetic", device: Device = "auto", workspace: Folder = ROOT) -> None:
-    """Write trained models with model cards into artifacts/STUDY/weights."""
+    """Write trained models and their model cards.
+
+    They go to artifacts/STUDY/weights; a run that is not finished is trained first.
+    """
     from reidlib.experiments.export import export_all
     from reidlib.experiments.study import load_study
 
@@ -193,7 +213,10 @@ def export(study: Study = "synthetic", device: Device = "auto", workspace: Folde
 
 @app.command()
 def verify() -> None:
-    """Compare the tracked tables, reports and README with the tracked runs; change nothing."""
+    """Compare the tracked pages with the tracked runs.
+
+    Tables, reports, figures' data and READMEs; nothing is changed.
+    """
     from reidlib.report.verify import check_all
 
     log(check_all())

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -58,6 +59,18 @@ def test_the_help_lists_every_command(capsys):
     assert len(cli.app.registered_commands) == len(OPTIONS)
 
 
+def test_the_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{metadata.version('reidlib')}\n"
+
+
+def test_the_help_cuts_no_sentence(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    cli.main(["--help"])
+    commands = capsys.readouterr().out.partition("Commands:")[2]
+    assert "export" in commands and "..." not in commands
+
+
 def test_report_hands_on_what_it_is_given(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("reidlib.report.notebooks.run_notebooks", lambda *args: calls.append(args))
@@ -74,7 +87,6 @@ def test_report_hands_on_what_it_is_given(tmp_path, monkeypatch):
     (["rport"], "No such command 'rport'. Did you mean 'report'"),
     (["report", "--stduy", "smoke"], "No such option: --stduy"),
     (["run", "--study", "smoke"], "Missing option '--preset'"),
-    (["study"], "Missing option '--study'"),
     (["study", "--study", "smoke", "--jobs", "0"], "Invalid value for '--jobs'"),
     (["report", "--epochs", "many"], "Invalid value for '--epochs'"),
     (["report", "--seeds", "0,x"],
@@ -118,7 +130,7 @@ def test_python_m_reidlib_is_the_same_command():
     done = in_a_process("-m", "reidlib", "study", "--study", "smok")
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: unknown study 'smok'") and done.stderr.count("\n") == 1
-    assert in_a_process("-m", "reidlib", "study").returncode == 2
+    assert in_a_process("-m", "reidlib", "run").returncode == 2
 
 
 def test_without_its_packages_it_says_how_to_get_them():

@@ -92,7 +92,7 @@ def run(lab: Experiment, people: Dataset, model: ResultRow, seed: int) -> dict:
     cost = {"seconds": time.perf_counter() - start, **reproducibility.provenance(lab.device)}
     write_run(folder, {**key, "cost": cost}, {"per_query": table})
     means = table.groupby("distractors")["AP"].mean()
-    log(f"{run_id}: standard mAP " + ", ".join(f"{value:.3f} with {size} distractors"
+    log(f"{run_id}: standard-all mAP " + ", ".join(f"{value:.3f} with {size} distractors"
                                                for size, value in means.items()))
     return read_run(folder)
 

@@ -27,9 +27,9 @@ def prepare_study(study: Study, workspace: Workspace) -> Dataset:
     check_scorable(dataset.manifest)
     n_gallery = int(dataset.counts().loc["gallery", "images"])
     if study.perplexity >= n_gallery:
-        raise ValueError(f"perplexity is {study.perplexity}, but there are only {n_gallery} gallery "
-                         f"images for t-SNE: set `perplexity: {max(1, n_gallery // 4)}` in the "
-                         "study's parameter file")
+        raise ValueError(f"perplexity is {study.perplexity}, but there are only {n_gallery} "
+                         f"gallery images for t-SNE: set `perplexity: {max(1, n_gallery // 4)}` in "
+                         "the study's parameter file")
     write_csv(workspace.reports / "manifest.csv", dataset.manifest)
     write_study(replace(study, checksum=dataset.checksum), workspace)
     return dataset
