@@ -90,7 +90,7 @@ def show_version(asked: bool | None) -> None:
 
 @app.callback()
 def options(shown: Annotated[bool | None, typer.Option(
-                "--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+                "--version", callback=show_version, is_eager=True, help="Show the version.")
             ] = None) -> None:
     """Person re-identification: train, score and report, under named protocols."""
 
