@@ -99,15 +99,18 @@ def soft_margin_triplet(emb: Float[Tensor, "batch dim"], ids: Int[Tensor, "batch
     return _mean(softplus(positive - negative), emb)
 
 
-def aligned_distance(a: Float[Tensor, "n stripes dim"], b: Float[Tensor, "m stripes dim"]
-                     ) -> Float[Tensor, "n m"]:
+def aligned_distance(a: Float[Tensor, "n stripes dim"], b: Float[Tensor, "m stripes dim"],
+                     exact: bool = True) -> Float[Tensor, "n m"]:
     """Length of the shortest path through the stripes' distances, for each pair of images.
 
     Zhang et al. 2017 (arXiv:1711.08184), eqs. 1 and 2: d_ij = tanh(|a_i - b_j| / 2); the path goes
-    from the first stripes to the last ones, a stripe down on one side at a time.
+    from the first stripes to the last ones, a stripe down on one side at a time. To score without
+    gradients, ``exact=False`` takes distances from a matrix product: several times faster, and
+    off by up to 1e-3 where stripes coincide.
     """
     n, stripes, _ = a.shape
-    dist = _distances(a.flatten(0, 1), b.flatten(0, 1)).view(n, stripes, len(b), stripes)
+    measure = _distances if exact else torch.cdist
+    dist = measure(a.flatten(0, 1), b.flatten(0, 1)).view(n, stripes, len(b), stripes)
     cells = (dist / 2).tanh().permute(1, 3, 0, 2).contiguous()
     nowhere = torch.full_like(cells[0, 0], torch.inf)
     above = [torch.zeros_like(nowhere)] + [nowhere] * (stripes - 1)
