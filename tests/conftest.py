@@ -7,12 +7,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; test processes sha
 
 import numpy as np
 import pytest
-import timm
 import torch
 
 from reidlib.data.synthetic.dataset import write_dataset
 from reidlib.evaluation.embeddings import Embeddings
 from reidlib.experiments import prepare
+from reidlib.models.backbone import build_backbone
 from reidlib.models.la_transformer import LATransformer
 
 
@@ -52,13 +52,22 @@ def one_seed():
 
 
 @pytest.fixture
-def make_model():
-    """A tiny LA-Transformer on 32-pixel images: 4 x 4 patches, 16 wide, 2 blocks."""
+def make_backbone():
+    """A tiny ViT, by default on 32-pixel images: 4 x 4 patches, 16 wide, 2 blocks."""
 
-    def make(n_identities=5, **options):
-        backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32,
-                                     patch_size=8, embed_dim=16, depth=2, num_heads=2)
-        return LATransformer(backbone, n_identities, **options)
+    def make(image_size=32, stride=None, **args):
+        return build_backbone("vit_tiny_patch16_224", image_size, False, {
+            "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, **args}, stride)
+
+    return make
+
+
+@pytest.fixture
+def make_model(make_backbone):
+    """A tiny LA-Transformer, by default on 32-pixel images."""
+
+    def make(n_identities=5, image_size=32, **options):
+        return LATransformer(make_backbone(image_size), n_identities, **options)
 
     return make
 
@@ -67,7 +76,8 @@ def make_model():
 def make_images():
     def make(n, size=32, seed=0):
         rng = np.random.default_rng(seed)
-        return torch.from_numpy(rng.integers(0, 256, (n, 3, size, size), dtype=np.uint8))
+        height, width = (size, size) if isinstance(size, int) else size
+        return torch.from_numpy(rng.integers(0, 256, (n, 3, height, width), dtype=np.uint8))
 
     return make
 

@@ -189,10 +189,6 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
 }
 
 
-def no_network(*args, **kwargs):
-    raise OSError("no route to host")
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The study ``mine`` with all its runs, and its parameter file."""
@@ -213,7 +209,7 @@ def place(finished, tmp_path, monkeypatch):
                             partial(load_study, params=params))
     monkeypatch.setenv("REIDLIB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("REIDLIB_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr("timm.models._builder.load_pretrained", no_network)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("REIDLIB_HEADLESS", "1")
     return Place(params, tmp_path / "data", Workspace("mine", tmp_path / "results"))

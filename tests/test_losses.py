@@ -1,10 +1,26 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning import distances, losses, miners, reducers
 from torch.nn.functional import normalize
 
-from reidlib.losses import ReidLoss, batch_hard_triplet, part_am_softmax, part_cross_entropy
+from reidlib.losses import (
+    ReidLoss,
+    aligned_distance,
+    aligned_reid_loss,
+    aligned_triplets,
+    angular_margin,
+    batch_hard_triplet,
+    cosine_softmax_loss,
+    margin_share,
+    part_am_softmax,
+    part_angular_softmax,
+    part_cross_entropy,
+    soft_margin_triplet,
+    transreid_loss,
+)
 
 
 def slow_cross_entropy(logits, ids):
@@ -100,12 +116,28 @@ def test_triplet_by_hand():
     assert batch_hard_triplet(emb, ids, 1.0).item() == pytest.approx(0.25)
 
 
+def test_soft_margin_equals_pytorch_metric_learning():
+    emb = torch.randn(12, 7, dtype=torch.double)
+    ids = torch.arange(12) // 3
+    distance = distances.LpDistance(normalize_embeddings=False)
+    oracle = losses.TripletMarginLoss(margin=0, smooth_loss=True, distance=distance,
+                                      reducer=reducers.MeanReducer())
+    hard = miners.BatchHardMiner(distance=distance)
+    assert_same(lambda x: soft_margin_triplet(x, ids), lambda x: oracle(x, ids, hard(x, ids)), emb)
+
+
+def stripe_triplets(emb, ids):
+    """Two stripes an image, cut out of a row of numbers."""
+    return aligned_triplets(emb, emb[:, :2, None], ids)
+
+
 @pytest.mark.parametrize("ids", [[0, 0, 0, 0], [0, 1, 2, 3], [0, 0, 1, 2]])
 @pytest.mark.parametrize("spread", [0.0, 1.0])
-def test_triplet_stays_finite(ids, spread):
+@pytest.mark.parametrize("triplet", [batch_hard_triplet, soft_margin_triplet, stripe_triplets])
+def test_triplet_stays_finite(triplet, ids, spread):
     """Coincident points, a single identity, identities with one image."""
     emb = (spread * torch.randn(4, 3)).requires_grad_()
-    loss = batch_hard_triplet(emb, torch.tensor(ids), 0.3)
+    loss = triplet(emb, torch.tensor(ids))
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(emb.grad).all()
 
@@ -139,3 +171,130 @@ def test_label_smoothing_spreads_its_share_over_all_identities(loss):
     true = torch.stack([chosen[i, :, ids[i]] for i in range(6)])
     want = -(0.9 * true + 0.1 * chosen.mean(2)).mean(0).sum()
     assert loss(logits, ids, smoothing=0.1).item() == pytest.approx(want.item(), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")  # of its own
+@pytest.mark.parametrize("margin", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", [losses.LargeMarginSoftmaxLoss, losses.SphereFaceLoss])
+def test_angular_softmax_equals_pytorch_metric_learning(kind, margin):
+    """In the loss and its gradients for the features and the class weights."""
+    oracle = kind(num_classes=4, embedding_size=3, margin=margin).double()
+    emb, ids = torch.randn(20, 3, dtype=torch.double, requires_grad=True), torch.arange(20) % 4
+    want = oracle(emb, ids)
+    cosines = normalize(emb, dim=1) @ normalize(oracle.W, dim=0)
+    norms = emb.norm(dim=1, keepdim=True)
+    if kind is losses.LargeMarginSoftmaxLoss:
+        norms = norms * oracle.W.norm(dim=0)
+    found = part_angular_softmax(cosines[:, None], norms[:, None], ids, margin)
+    torch.testing.assert_close(found, want)
+    for ours, theirs in zip(torch.autograd.grad(found, (emb, oracle.W)),
+                            torch.autograd.grad(want, (emb, oracle.W)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("margin", [2, 3, 4])
+def test_psi_is_its_definition_and_falls_from_1_to_1_minus_2_m(margin):
+    angles = np.linspace(0, np.pi, 301)
+    k = np.minimum(angles // (np.pi / margin), margin - 1)
+    cosines = torch.from_numpy(np.cos(angles)).requires_grad_()
+    psi = angular_margin(cosines, margin)
+    np.testing.assert_allclose(psi.detach(), (-1.0) ** k * np.cos(margin * angles) - 2 * k,
+                               atol=1e-10)
+    assert (psi.diff() < 1e-12).all() and psi[-1].item() == pytest.approx(1 - 2 * margin)
+    psi.sum().backward()
+    assert torch.isfinite(cosines.grad).all()
+
+
+def test_annealing_is_the_papers_mixture():
+    cosines, norms, ids = torch.randn(5, 2, 3).tanh(), torch.rand(5, 2, 1), torch.arange(5) % 3
+    true = torch.nn.functional.one_hot(ids, 3)[:, None].bool()
+    for lam in (0.0, 1.0, 4.0):
+        mixed = (lam * norms * cosines + norms * angular_margin(cosines, 3)) / (1 + lam)
+        want = part_cross_entropy(torch.where(true, mixed, norms * cosines), ids)
+        found = part_angular_softmax(cosines, norms, ids, 3, share=1 / (1 + lam))
+        torch.testing.assert_close(found, want)
+    assert [margin_share(done) for done in (0.0, 0.25, 0.5, 0.9)] == [0.0, 0.5, 1.0, 1.0]
+    torch.testing.assert_close(part_angular_softmax(cosines, norms, ids, share=0.0),
+                               part_cross_entropy(norms * cosines, ids))
+
+
+def test_the_polynomial_is_not_computed_in_bf16():
+    cosines, ids = torch.randn(50, 1, 4).tanh().bfloat16(), torch.arange(50) % 4
+    norms = torch.full((50, 1, 1), 10.0)
+    exact = part_angular_softmax(cosines.double(), norms.double(), ids, 4)
+    found = part_angular_softmax(cosines, norms, ids, 4)
+    assert found.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
+def slow_aligned_distance(a, b):
+    """Pair by pair, cell by cell: S_ij = d_ij + min(S_i-1,j, S_i,j-1)."""
+    def pair(f, g):
+        best = {}
+        for i in range(len(f)):
+            for j in range(len(g)):
+                before = [best[cell] for cell in ((i - 1, j), (i, j - 1)) if cell in best]
+                gap = (f[i] - g[j]).norm()
+                best[i, j] = (gap.exp() - 1) / (gap.exp() + 1) + (min(before) if before else 0)
+        return best[i, j]
+
+    return torch.stack([torch.stack([pair(f, g) for g in b]) for f in a])
+
+
+def test_aligned_distance_equals_the_loop_over_pairs_and_cells():
+    a, b = (torch.randn(n, 4, 5, dtype=torch.double, requires_grad=True) for n in (8, 2))
+    found, want = aligned_distance(a, b), slow_aligned_distance(a, b)
+    torch.testing.assert_close(found, want)
+    torch.testing.assert_close(aligned_distance(a, b, exact=False), want)
+    weights = torch.randn(8, 2, dtype=torch.double)
+    for ours, slow in zip(torch.autograd.grad((found * weights).sum(), (a, b)),
+                          torch.autograd.grad((want * weights).sum(), (a, b)), strict=True):
+        torch.testing.assert_close(ours, slow)
+
+
+def test_aligned_distance_is_the_shortest_of_all_paths():
+    a, b = torch.randn(2, 4, 3, dtype=torch.double)
+    cells, lengths = torch.tanh(torch.cdist(a, b) / 2), []
+    for downs in combinations(range(6), 3):  # which of the 6 steps go down
+        steps = np.cumsum([[s in downs, s not in downs] for s in range(6)], 0)
+        lengths.append(cells[0, 0] + sum(cells[i, j] for i, j in steps))
+    torch.testing.assert_close(aligned_distance(a[None], b[None])[0, 0], min(lengths))
+
+
+def test_local_triplets_have_the_global_features_hard_pairs():
+    features, ids = torch.randn(9, 4, dtype=torch.double), torch.arange(9) // 3
+    local = torch.randn(9, 3, 5, dtype=torch.double)
+
+    def slow(local):
+        dist, found = slow_aligned_distance(local, local), []
+        for a in range(9):
+            others = sorted(set(range(9)) - {a}, key=lambda i: torch.dist(features[a], features[i]))
+            nearest = next(i for i in others if ids[i] != ids[a])
+            farthest = next(i for i in others[::-1] if ids[i] == ids[a])
+            found.append(torch.relu(dist[a, farthest] - dist[a, nearest] + 0.3))
+        return torch.stack(found).mean()
+
+    assert_same(lambda x: aligned_triplets(features, x, ids), slow, local)
+
+
+def test_transreid_weighs_the_global_branch_like_all_local_ones_together():
+    logits, features, ids = torch.randn(6, 5, 4), torch.randn(6, 5, 7), torch.arange(6) // 2
+    found = transreid_loss(logits, features, ids)
+    for name, one in (("identity", lambda i: part_cross_entropy(logits[:, [i]], ids)),
+                      ("triplet", lambda i: soft_margin_triplet(features[:, i], ids))):
+        want = 0.5 * one(0) + 0.5 * (one(1) + one(2) + one(3) + one(4)) / 4
+        torch.testing.assert_close(found[name], want)
+    alone = transreid_loss(logits[:, :1], features[:, :1], ids)
+    assert alone["identity"] == part_cross_entropy(logits[:, :1], ids)
+    assert alone["triplet"] == soft_margin_triplet(features[:, 0], ids)
+
+
+def test_the_other_systems_name_their_terms():
+    logits, features, ids = torch.randn(6, 1, 4), torch.randn(6, 7), torch.arange(6) // 2
+    local = torch.randn(6, 3, 5)
+    assert aligned_reid_loss(logits, features, local, ids) == {
+        "identity": part_cross_entropy(logits, ids),
+        "triplet": batch_hard_triplet(features, ids, 0.3),
+        "local": aligned_triplets(features, local, ids, 0.3)}
+    terms = cosine_softmax_loss(logits, torch.tensor(2.0), ids)
+    assert terms["identity"] == part_cross_entropy(logits, ids)
+    assert terms["scale"].item() == pytest.approx(0.2)

@@ -20,7 +20,7 @@ LOW, HIGH = np.array([35, 35, 120]), np.array([255, 235, 60])
 
 def contributions(model: LATransformer, images: UInt8[Tensor, "image 3 height width"],
                   emb: Float[np.ndarray, "dim"]
-                  ) -> tuple[Float[np.ndarray, "image grid grid"], Float[np.ndarray, "image"]]:
+                  ) -> tuple[Float[np.ndarray, "image rows columns"], Float[np.ndarray, "image"]]:
     """What each patch of each image adds to its cosine similarity with the embedding ``emb``.
 
     Part features are linear in the tokens, so that the similarity, their product with ``emb``
@@ -36,16 +36,17 @@ def contributions(model: LATransformer, images: UInt8[Tensor, "image 3 height wi
     features = model.features(tokens)
     length = features.detach().norm(dim=2, keepdim=True)
     query = torch.from_numpy(emb).to(device).view_as(features[0])
-    similarity = (features / length * query).sum((1, 2)) / model.grid ** 0.5
+    similarity = (features / length * query).sum((1, 2)) / model.grid[0] ** 0.5
     gradient, = torch.autograd.grad(similarity.sum(), tokens)
     summands = (gradient * tokens).sum(2).detach()
     patches = summands[:, model.backbone.num_prefix_tokens:]
     rest = similarity.detach() - patches.sum(1)
-    return patches.unflatten(1, (model.grid, model.grid)).cpu().numpy(), rest.cpu().numpy()
+    return patches.unflatten(1, model.grid).cpu().numpy(), rest.cpu().numpy()
 
 
-def overlay(picture: UInt8[np.ndarray, "height width 3"], patches: Float[np.ndarray, "grid grid"],
-            ends: tuple[float, float]) -> UInt8[np.ndarray, "height width 3"]:
+def overlay(picture: UInt8[np.ndarray, "height width 3"],
+            patches: Float[np.ndarray, "rows columns"], ends: tuple[float, float]
+            ) -> UInt8[np.ndarray, "height width 3"]:
     """The picture in grey under its patches' contributions: dark blue at the lower of the two
     ``ends``, yellow at the higher."""
     height, width = picture.shape[:2]

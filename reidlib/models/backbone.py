@@ -1,45 +1,59 @@
-"""timm backbones: built by name, with weights from a folder or from timm's hub."""
+"""timm backbones: built by name, for any image size, with weights from a folder or timm's hub."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import numpy as np
 from torch import nn
 
 from reidlib.utils.paths import weights_root
 
 
-def square_grid(backbone: nn.Module) -> int:
-    """Side of the backbone's patch grid; ValueError where LA-Transformer cannot use it."""
-    name = type(backbone).__name__
-    if getattr(backbone, "cls_token", None) is None:
-        raise ValueError(f"{name} has no class token; LA-Transformer needs a ViT that has one, "
-                         "such as vit_tiny_patch16_224")
-    grid, size = (getattr(getattr(backbone, "patch_embed", None), what, None)
-                  for what in ("grid_size", "img_size"))
-    if grid is None:
-        raise ValueError(f"{name} has no patch grid; LA-Transformer needs a plain ViT")
-    rows, columns = grid
-    patch = backbone.patch_embed.patch_size
-    if (rows * patch[0], columns * patch[1]) != tuple(size):
-        raise ValueError(f"image size {tuple(size)} is not a multiple of {name}'s patch {patch}")
-    if rows != columns:
-        raise ValueError(f"{name} has a {rows} x {columns} patch grid; row and column parts need "
-                         "a square one: use a square image size")
-    return rows
+def patch_grid(backbone: nn.Module, class_token: bool = True) -> tuple[int, int]:
+    """Rows and columns of the backbone's patch grid; ValueError where there is none.
+
+    With ``class_token`` also where it has no such token. Patches side by side must fill the image;
+    overlapping ones may leave fewer pixels than their stride at the right and the bottom.
+    """
+    name, embed = type(backbone).__name__, getattr(backbone, "patch_embed", None)
+    if class_token and getattr(backbone, "cls_token", None) is None:
+        raise ValueError(f"{name} has no class token; this model needs a ViT that has one, such as "
+                         "vit_tiny_patch16_224")
+    if getattr(embed, "grid_size", None) is None:
+        raise ValueError(f"{name} has no patch grid; this model needs a plain ViT, such as "
+                         "vit_tiny_patch16_224")
+    grid, patch, size = (tuple(value) for value in
+                         (embed.grid_size, embed.patch_size, embed.img_size))
+    overlapping = tuple(embed.proj.stride) != patch
+    if not overlapping and tuple(np.multiply(grid, patch)) != size:
+        raise ValueError(f"image size {size} is not a multiple of {name}'s patch {patch}")
+    return grid
 
 
-def build_backbone(name: str, image_size: int = 224, pretrained: bool = True,
-                   args: Mapping[str, Any] | None = None) -> nn.Module:
-    """A timm ViT without head. Pretrained weights come from ``REIDLIB_WEIGHTS``, else timm's hub.
+def input_of(backbone: nn.Module) -> tuple[tuple[int, int], tuple, tuple]:
+    """What the backbone takes: (height, width), and mean and standard deviation of each colour."""
+    config = backbone.pretrained_cfg
+    size = getattr(getattr(backbone, "patch_embed", None), "img_size", config["input_size"][1:])
+    return tuple(size), config["mean"], config["std"]
 
-    An ``image_size`` other than the weights' own resamples their position embedding (bicubic).
+
+def build_backbone(name: str, image_size: int | Sequence[int] = 224, pretrained: bool = True,
+                   args: Mapping[str, Any] | None = None, stride: int | None = None) -> nn.Module:
+    """A timm network without head. Pretrained weights come from ``REIDLIB_WEIGHTS``, else the hub.
+
+    Args:
+        image_size: (height, width), or one number for a square. One other than the weights' own
+            resamples a ViT's position embedding (bicubic).
+        args: further arguments of timm.
+        stride: pixels from one patch of a ViT to the next; fewer than its patch has make patches
+            overlap (He et al. 2021, arXiv:2102.04378, Sec. 3.1).
 
     Raises:
-        ValueError: unknown name or argument, weights of another model, size not a multiple of
-            the patch.
+        ValueError: unknown name or argument, weights of another model, a size or stride that the
+            network cannot take.
         FileNotFoundError: no weights in that folder and none from the hub.
     """
     import timm  # here and below: it takes over a second, and most notebooks build no model
@@ -48,15 +62,21 @@ def build_backbone(name: str, image_size: int = 224, pretrained: bool = True,
         close = difflib.get_close_matches(name, timm.list_models()) or ["see timm.list_models()"]
         raise ValueError(f"unknown backbone {name!r}: timm {timm.__version__} does not have it; "
                          f"close: {', '.join(close)}")
+    size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+    one_size = timm.get_pretrained_cfg(name.split(".")[0]).fixed_input_size  # as ViTs have
     args = dict(args or {})
     if not pretrained:
-        return _create(name, num_classes=0, img_size=image_size, **args)
-    path = find_weights(name)
-    backbone = _load_file(name, args, path) if path else _load_hub(name, args)
-    square_grid(backbone)
-    backbone.reset_classifier(0)
-    if backbone.patch_embed.img_size != (image_size, image_size):
-        _resize(backbone, name, image_size)
+        backbone = _create(name, num_classes=0, **args, **({"img_size": size} if one_size else {}))
+    else:
+        path = find_weights(name)
+        backbone = _load_file(name, args, path) if path else _load_hub(name, args)
+        backbone.reset_classifier(0)
+    if stride is not None:
+        _overlap(backbone, name, size, stride)
+    elif not one_size:
+        backbone.pretrained_cfg["input_size"] = (3, *size)  # a convolution takes any
+    elif input_of(backbone)[0] != size:
+        _resize(backbone, name, size)
     return backbone
 
 
@@ -124,10 +144,29 @@ def _no_weights(name: str, error: Exception) -> FileNotFoundError:
         "and put the file into that folder, or set pretrained: false")
 
 
-def _resize(backbone: nn.Module, name: str, image_size: int) -> None:
+def _resize(backbone: nn.Module, name: str, size: tuple[int, int]) -> None:
     try:
-        backbone.set_input_size(img_size=image_size)
+        backbone.set_input_size(img_size=size)
     except (AttributeError, AssertionError, TypeError) as error:
-        raise ValueError(f"{name} was made for {backbone.patch_embed.img_size} pixels and cannot "
-                         f"take {image_size}: {error}") from error
+        raise ValueError(f"{name} was made for {input_of(backbone)[0]} pixels and cannot take "
+                         f"{size}: {error}") from error
 
+
+def _overlap(backbone: nn.Module, name: str, size: tuple[int, int], stride: int) -> None:
+    """Patches every ``stride`` pixels, and the position embedding resampled to their grid."""
+    from timm.layers import resample_abs_pos_embed
+
+    embed, rope = (getattr(backbone, what, None) for what in ("patch_embed", "rope"))
+    if rope is not None or getattr(backbone, "pos_embed", None) is None or embed is None:
+        raise ValueError(f"{name} cannot have patches with a stride: only plain ViTs, whose "
+                         "position embedding is a table, such as vit_tiny_patch16_224")
+    if not 1 <= stride <= min(embed.patch_size) <= min(size):
+        raise ValueError(f"stride is {stride} with images of {size}; expected 1 to "
+                         f"{min(embed.patch_size)}, {name}'s patch, and images as large as it")
+    grid = tuple((side - patch) // stride + 1
+                 for side, patch in zip(size, embed.patch_size, strict=True))
+    prefix = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
+    backbone.pos_embed = nn.Parameter(resample_abs_pos_embed(
+        backbone.pos_embed.detach(), grid, embed.grid_size, prefix))
+    embed.proj.stride = (stride, stride)
+    embed.img_size, embed.grid_size, embed.num_patches = size, grid, grid[0] * grid[1]

@@ -1,9 +1,8 @@
-"""Images -> part logits and one embedding: LA-Transformer on any square-grid timm ViT.
+"""Images -> part logits and one embedding: LA-Transformer on the patch grid of any timm ViT.
 
 Sharma, Kapil, Chapman 2021 (arXiv:2106.03720); y-pooling is Eq. 2 of the reproduced paper.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from reidlib.models.backbone import square_grid
+from reidlib.models.backbone import input_of, patch_grid
+from reidlib.models.base import Gather, ReidModel, own_rows
 from reidlib.utils.errors import check_choice
 
 
@@ -57,52 +57,44 @@ class PartClassifiers(nn.Module):
         return logits.transpose(0, 1)
 
 
-class LATransformer(nn.Module):
+class LATransformer(ReidModel):
     """Locally aware transformer: the patch grid pooled into parts, each with its own classifier.
 
     Part i is the mean L_i of grid row i; with ``y_pooling`` (L_i + C_i) / 2 with C_i the mean of
-    grid column i (Eq. 2). The classifiers see (G + lambda L_i) / (1 + lambda), G the class token
-    and lambda ``local_weight``, as the public code computes it. The embedding concatenates the
-    L2-normalised parts: these same mixtures (``feature="mixed"``), the plain local means
+    grid column i (Eq. 2). On a grid that is not square, C_i is bin i of the columns, pooled to as
+    many bins as there are rows. The classifiers see (G + lambda L_i) / (1 + lambda), G the class
+    token and lambda ``local_weight``, as the public code computes it. The embedding concatenates
+    the L2-normalised parts: these same mixtures (``feature="mixed"``), the plain local means
     (``"local"``, as the public test code does, so that lambda acts in training alone), or what the
     classifiers make of the mixtures (``"neck"``: after their batch normalisation, as Luo et al.
     2019, arXiv:1903.07071, compare features).
-
-    Takes uint8 images of the backbone's own size and normalises them as its weights expect.
     """
 
     def __init__(self, backbone: nn.Module, n_identities: int, *, y_pooling: bool = False,
                  local_weight: float = 8.0, feature: str = "mixed", cosine: bool = False,
-                 gather: Callable[[Tensor], Tensor] = lambda rows: rows):
-        super().__init__()
+                 gather: Gather = own_rows):
+        super().__init__(*input_of(backbone), gather)
         check_choice("feature", feature, ("mixed", "local", "neck"))
-        self.grid = square_grid(backbone)
+        self.grid = patch_grid(backbone)
         self.backbone = backbone
         self.y_pooling = y_pooling
         self.local_weight = local_weight
         self.feature = feature
-        self.gather = gather
-        self.image_size = tuple(backbone.patch_embed.img_size)
-        self.classifiers = PartClassifiers(self.grid, backbone.num_features, n_identities, cosine)
-        for name in ("mean", "std"):
-            value = torch.tensor(backbone.pretrained_cfg[name]).view(3, 1, 1)
-            self.register_buffer(name, 255 * value, persistent=False)
+        self.classifiers = PartClassifiers(self.grid[0], backbone.num_features, n_identities,
+                                           cosine)
 
     def tokens(self, images: UInt8[Tensor, "batch 3 height width"]
                ) -> Float[Tensor, "batch token dim"]:
         """The backbone's last tokens: class token, others it may have, then the patches by row."""
-        if tuple(images.shape[-2:]) != self.image_size:
-            raise ValueError(f"images are {tuple(images.shape[-2:])} pixels, this model takes "
-                             f"{self.image_size}: resize them or build it with that image_size")
-        return self.backbone.forward_features((images - self.mean) / self.std)
+        return self.backbone.forward_features(self.normalised(images))
 
     def parts(self, tokens: Float[Tensor, "batch token dim"]
               ) -> tuple[Float[Tensor, "batch parts dim"], Float[Tensor, "batch parts dim"]]:
         """The local and the mixed part features of a batch."""
-        patches = tokens[:, self.backbone.num_prefix_tokens:].unflatten(1, (self.grid, self.grid))
+        patches = tokens[:, self.backbone.num_prefix_tokens:].unflatten(1, self.grid)
         local = patches.mean(2)
         if self.y_pooling:
-            local = (local + patches.mean(1)) / 2
+            local = (local + pool_to(patches.mean(1), self.grid[0])) / 2
         mixed = (tokens[:, :1] + self.local_weight * local) / (1 + self.local_weight)
         return local, mixed
 
@@ -126,6 +118,11 @@ class LATransformer(nn.Module):
         return self._embedding(self.features(self.tokens(images)))
 
     def _embedding(self, features: Tensor) -> Tensor:
-        return normalize(features, dim=2).flatten(1) / self.grid ** 0.5
+        return normalize(features, dim=2).flatten(1) / self.grid[0] ** 0.5
 
 
+def pool_to(columns: Float[Tensor, "batch columns dim"], n: int) -> Float[Tensor, "batch {n} dim"]:
+    """Adaptive average pooling to ``n`` columns; torch's own has no deterministic CUDA gradient."""
+    width = columns.shape[1]
+    bins = [slice(i * width // n, -(-(i + 1) * width // n)) for i in range(n)]
+    return columns if width == n else torch.stack([columns[:, own].mean(1) for own in bins], 1)

@@ -1,4 +1,4 @@
-"""What is optimised at which rate: Adam's groups, the paper's blockwise release, warm-up + cosine.
+"""What is optimised at which rate: Adam or SGD, the paper's blockwise release, warm-up + cosine.
 
 A schedule is a function of the epochs done, as a fraction: it needs no state of its own, and a
 resumed run goes on where it stopped.
@@ -13,21 +13,34 @@ Schedule = Callable[[float], None]
 
 
 def make_optimiser(model: nn.Module, lr: float, backbone_lr: float, weight_decay: float,
-                   layer_decay: float = 1.0) -> torch.optim.Adam:
-    """Adam with one learning rate for ``model.backbone`` and one for everything else.
+                   layer_decay: float = 1.0, momentum: float | None = None
+                   ) -> torch.optim.Optimizer:
+    """Adam with one learning rate for ``model.backbone``, if any, and one for everything else.
 
     With ``layer_decay`` below 1 each block of the backbone has that factor times the rate of the
-    block above it, down to the patch embedding (Bao et al. 2022, arXiv:2106.08254).
+    block above it, down to the patch embedding (Bao et al. 2022, arXiv:2106.08254). With
+    ``momentum`` it is SGD, and biases have twice the rate (He et al. 2021, public code).
     """
-    backbone = list(model.backbone.parameters())
+    backbone = list(model.backbone.parameters()) if hasattr(model, "backbone") else []
     known = {id(p) for p in backbone}
     heads = [p for p in model.parameters() if id(p) not in known]
     groups = [{"params": heads, "lr": lr, "name": "heads"}]
-    if layer_decay == 1:
+    if backbone and layer_decay == 1:
         groups.append({"params": backbone, "lr": backbone_lr, "name": "backbone"})
-    else:
+    elif backbone:
         groups += _layers(model.backbone, backbone_lr, weight_decay, layer_decay)
-    return torch.optim.Adam(groups, weight_decay=weight_decay, fused=True)
+    if momentum is None:
+        return torch.optim.Adam(groups, weight_decay=weight_decay, fused=True)
+    return torch.optim.SGD(_biases_apart(model, groups), weight_decay=weight_decay,
+                           momentum=momentum)
+
+
+def _biases_apart(model: nn.Module, groups: list[dict]) -> list[dict]:
+    """Each group in two: weights, and biases at twice the rate."""
+    biases = {id(p) for name, p in model.named_parameters() if name.endswith("bias")}
+    return [{"params": [p for p in group["params"] if (id(p) in biases) == (factor == 2)],
+             "lr": factor * group["lr"], "name": group["name"] + name}
+            for group in groups for factor, name in ((1, ""), (2, "-biases"))]
 
 
 def _layers(backbone: nn.Module, lr: float, weight_decay: float, layer_decay: float) -> list[dict]:

@@ -170,9 +170,8 @@ def test_a_protocol_alone_is_scored_as_among_all():
 @pytest.mark.parametrize("protocol", FULL)
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_those_of_the_ranking_that_figures_show(seed, protocol):
-    query, gallery = random_pair(seed)
-    table = score(query, gallery, protocol)
-    ranking = rank_gallery(query, gallery, protocol)
+    ranking = rank_gallery(*random_pair(seed), protocol)
+    table = score(ranking.query, ranking.gallery, protocol)  # pooled where the protocol says so
     for i, first in enumerate(table["first_hit"]):
         hits = ranking.kept(i)[1]
         if np.isfinite(first):

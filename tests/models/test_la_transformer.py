@@ -5,8 +5,9 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn.functional import adaptive_avg_pool1d
 
-from reidlib.models.la_transformer import LATransformer, PartClassifiers
+from reidlib.models.la_transformer import LATransformer, PartClassifiers, pool_to
 
 
 def slow_parts(model, images):
@@ -14,7 +15,7 @@ def slow_parts(model, images):
     mean, std = (torch.tensor(model.backbone.pretrained_cfg[k]).view(3, 1, 1)
                  for k in ("mean", "std"))
     tokens = model.backbone.forward_features((images / 255 - mean) / std)
-    grid = model.grid
+    grid = model.grid[0]
     local, mixed = [], []
     for i in range(grid):
         row = torch.stack([tokens[:, 1 + i * grid + j] for j in range(grid)]).mean(0)
@@ -35,6 +36,38 @@ def test_parts_equal_the_loop(make_model, make_images, y_pooling, local_weight):
         torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-5)
 
 
+def test_a_part_of_a_rectangle_is_a_row_with_its_share_of_the_columns(make_model, make_images):
+    """4 rows, 3 columns: part 0 has column 0, part 1 columns 0 and 1, part 2 columns 1 and 2."""
+    model = make_model(image_size=(32, 24), y_pooling=True).eval()
+    assert model.image_size == (32, 24) and model.grid == (4, 3)
+    tokens = model.tokens(make_images(2, (32, 24)))
+    patches = tokens[:, 1:].view(2, 4, 3, 16)
+    local, _ = model.parts(tokens)
+    for row, columns in enumerate(([0], [0, 1], [1, 2], [2])):
+        want = (patches[:, row].mean(1) + patches[:, :, columns].mean((1, 2))) / 2
+        torch.testing.assert_close(local[:, row], want)
+    assert model.embed(make_images(2, (32, 24))).shape == (2, 4 * 16)
+    assert model(make_images(2, (32, 24))).logits.shape == (2, 4, 5)
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 7])
+def test_columns_are_pooled_as_torch_pools(width):
+    columns = torch.randn(2, width, 3, dtype=torch.double)
+    torch.testing.assert_close(pool_to(columns, 4),
+                               adaptive_avg_pool1d(columns.mT, 4).mT)
+
+
+def test_a_square_grid_gives_the_bits_of_row_plus_column(make_model):
+    tokens = torch.randn(3, 17, 16, requires_grad=True)
+    patches = tokens[:, 1:].unflatten(1, (4, 4))
+    want = (patches.mean(2) + patches.mean(1)) / 2
+    found, _ = make_model(y_pooling=True).parts(tokens)
+    assert torch.equal(found, want)
+    weights = torch.randn_like(want)
+    gradients = [torch.autograd.grad((x * weights).sum(), tokens)[0] for x in (found, want)]
+    assert torch.equal(*gradients)
+
+
 @pytest.mark.parametrize("feature", ["mixed", "local", "neck"])
 def test_embedding_is_the_normalised_parts_side_by_side(make_model, make_images, feature):
     model = make_model(feature=feature).eval()
@@ -42,12 +75,13 @@ def test_embedding_is_the_normalised_parts_side_by_side(make_model, make_images,
     for values in (norm.weight, norm.bias, norm.running_mean):
         nn.init.normal_(values)
     local, mixed = model.parts(model.tokens(make_images(2)))
-    hidden = torch.stack([mixed[:, i] @ model.classifiers.reduce[i] for i in range(model.grid)], 1)
+    rows = model.grid[0]
+    hidden = torch.stack([mixed[:, i] @ model.classifiers.reduce[i] for i in range(rows)], 1)
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     neck = (hidden.flatten(1) - norm.running_mean) * scale + norm.bias
     parts = {"mixed": mixed, "local": local, "neck": neck.view_as(hidden)}[feature]
     parts = nn.functional.normalize(parts, dim=2)
-    want = torch.cat([parts[:, i] for i in range(model.grid)], dim=1)
+    want = torch.cat([parts[:, i] for i in range(model.grid[0])], dim=1)
     want = want / want.norm(dim=1, keepdim=True)
     torch.testing.assert_close(model.embed(make_images(2)), want, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model(make_images(2)).embedding, want, rtol=1e-4, atol=1e-5)

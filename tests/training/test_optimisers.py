@@ -59,6 +59,24 @@ def test_backbone_and_heads_have_their_own_rates(make_model):
     assert {id(p) for p in backbone["params"]} == {id(p) for p in model.backbone.parameters()}
 
 
+def test_with_momentum_biases_learn_at_twice_the_rate(make_model):
+    """Against the public code's rule: by the parameter's name."""
+    model = make_model(4)
+    optimiser = make_optimiser(model, 0.1, 0.2, 0.3, momentum=0.9)
+    assert isinstance(optimiser, torch.optim.SGD)
+    groups = optimiser.param_groups
+    assert {(g["momentum"], g["weight_decay"]) for g in groups} == {(0.9, 0.3)}
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    for name, p in model.named_parameters():
+        own = 0.2 if name.startswith("backbone.") else 0.1
+        assert rate[id(p)] == own * (2 if "bias" in name else 1), name
+
+
+def test_a_model_without_backbone_has_one_group():
+    groups = make_optimiser(torch.nn.Linear(2, 3), 0.1, 0.2, 0.3).param_groups
+    assert [(group["name"], group["lr"]) for group in groups] == [("heads", 0.1)]
+
+
 def test_layer_decay_lowers_the_rate_from_block_to_block(make_model):
     model = make_model(4)
     groups = make_optimiser(model, 0.1, 0.2, 0.3, layer_decay=0.5).param_groups

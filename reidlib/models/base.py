@@ -1,0 +1,42 @@
+"""What training and retrieval ask of every model: images of one size, normalised inside."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+Gather = Callable[[Tensor], Tensor]
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """The ``gather`` of a single process."""
+    return rows
+
+
+class ReidModel(nn.Module):
+    """Base of the models. Each takes uint8 images of ``image_size`` (height, width).
+
+    ``forward`` gives a NamedTuple: first ``logits`` (batch, parts, identities), then what else the
+    model's loss takes before the identities. ``embed`` gives unit-length retrieval features.
+
+    Args:
+        mean, std: per colour, of pixels from 0 to 1.
+        gather: this process's rows -> those of all processes; heads and losses see the latter.
+    """
+
+    def __init__(self, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float],
+                 gather: Gather):
+        super().__init__()
+        self.image_size = tuple(image_size)
+        self.gather = gather
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)
+
+    def normalised(self, images: UInt8[Tensor, "batch 3 height width"]
+                   ) -> Float[Tensor, "batch 3 height width"]:
+        """The images as the weights expect them; ValueError where they have another size."""
+        if tuple(images.shape[-2:]) != self.image_size:
+            raise ValueError(f"images are {tuple(images.shape[-2:])} pixels, this model takes "
+                             f"{self.image_size}: resize them or build it with that image_size")
+        return (images - self.mean) / self.std
