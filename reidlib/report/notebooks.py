@@ -103,3 +103,17 @@ def _without_papermill(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode
         if INJECTED in part.metadata.get("tags", []):
             part["id"] = INJECTED
     return notebook
+
+
+def old_copies(workspace: Workspace) -> list[str]:
+    """The executed notebooks whose cells are not those of their sources."""
+    found = []
+    for source in NOTEBOOKS:
+        copy = workspace.reports / "executed" / source.name
+        if copy.is_file():
+            cells = [cell.source for cell in nbformat.read(copy, 4).cells
+                     if INJECTED not in cell.metadata.get("tags", [])]
+            if cells != [cell.source for cell in nbformat.read(source, 4).cells]:
+                found.append(f"{copy.relative_to(workspace.root)}: other cells than "
+                             f"notebooks/{source.name}")
+    return found

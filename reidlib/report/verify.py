@@ -3,13 +3,12 @@
 from itertools import zip_longest
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 
 from reidlib.experiments import presets
 from reidlib.experiments.records import by_row, read_tables, score_table
 from reidlib.report import page, tables
-from reidlib.report.notebooks import INJECTED, NOTEBOOKS
+from reidlib.report.notebooks import old_copies
 from reidlib.report.study_results import StudyResults
 from reidlib.utils.paths import ROOT, Workspace, csv_text
 
@@ -59,20 +58,6 @@ def shown_queries(results: StudyResults) -> dict[str, pd.DataFrame]:
     before, after = (own[own["row"] == row] for row in ("baseline", "+ flipped query"))
     return {"corrected": tables.largest_gains(before, after, 3),
             "worst": tables.worst_queries(after, 3)}
-
-
-def old_copies(workspace: Workspace) -> list[str]:
-    """The executed notebooks whose cells are not those of their sources."""
-    found = []
-    for source in NOTEBOOKS:
-        copy = workspace.reports / "executed" / source.name
-        if copy.is_file():
-            cells = [cell.source for cell in nbformat.read(copy, 4).cells
-                     if INJECTED not in cell.metadata.get("tags", [])]
-            if cells != [cell.source for cell in nbformat.read(source, 4).cells]:
-                found.append(f"{copy.relative_to(workspace.root)}: other cells than "
-                             f"notebooks/{source.name}")
-    return found
 
 
 def readme_differences(root: Path = ROOT) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from reidlib import cli
 from reidlib.experiments.presets import RESULT_ROWS
-from reidlib.report import page, verify
+from reidlib.report import notebooks, page, verify
 from reidlib.report.page import README_STUDIES, replace_block
 from reidlib.report.study_results import StudyResults
 from reidlib.utils.paths import ROOT, Workspace
@@ -112,8 +112,8 @@ def test_verify_finds_executed_notebooks_of_older_sources(workspace):
     executed = workspace.reports / "executed" / "03_improved.ipynb"
     executed.parent.mkdir()
     shutil.copyfile(ROOT / "reports/synthetic/executed/03_improved.ipynb", executed)
-    assert verify.old_copies(workspace) == []
+    assert notebooks.old_copies(workspace) == []
     executed.write_text(executed.read_text().replace("lab.train_all", "lab.runs"))
-    assert verify.old_copies(workspace) == [
+    assert notebooks.old_copies(workspace) == [
         "reports/synthetic/executed/03_improved.ipynb: other cells than "
         "notebooks/03_improved.ipynb"]
