@@ -83,7 +83,7 @@ def make_images():
 
 
 @pytest.fixture
-def make_embedded():
+def make_embeddings():
     """Embeddings from 2-D directions (degrees): nearer angles are more similar."""
 
     def make(angles, ids, cams, sha256=None, mirrored=None):

@@ -9,8 +9,8 @@ from pytest import approx
 from reidlib.evaluation.embeddings import Embeddings, embed, embed_people, join, pool
 
 
-def test_embedded_files_round_trip(make_embedded, tmp_path):
-    saved = make_embedded([0, 30], ["001", "NA"], ["a", "b"])
+def test_embedded_files_round_trip(make_embeddings, tmp_path):
+    saved = make_embeddings([0, 30], ["001", "NA"], ["a", "b"])
     saved.save(tmp_path / "query.npz")
     loaded = Embeddings.load(tmp_path / "query.npz")
     assert loaded.ids.tolist() == ["001", "NA"] and np.array_equal(loaded.emb, saved.emb)
@@ -39,10 +39,10 @@ def test_embeddings_of_people_say_who_they_are(make_model, make_images):
         assert getattr(found, field).tolist() == people[name].tolist()
 
 
-def test_bad_embeddings_are_named(make_embedded):
+def test_bad_embeddings_are_named(make_embeddings):
     with pytest.raises(ValueError, match=r"embedding of 2.png is not finite \(1 such images\)"):
-        make_embedded([0, 1, np.nan], ["1"] * 3, ["a"] * 3)
-    good = make_embedded([0, 1], ["1"] * 2, ["a"] * 2)
+        make_embeddings([0, 1, np.nan], ["1"] * 3, ["a"] * 3)
+    good = make_embeddings([0, 1], ["1"] * 2, ["a"] * 2)
     fields = {name: getattr(good, name) for name in ("emb", "mirrored", "paths", "cams", "sha256")}
     with pytest.raises(ValueError, match="ids must be text, found int"):
         Embeddings(**fields, ids=np.array([1, 2]))
@@ -60,10 +60,10 @@ def test_a_full_memory_says_what_to_do(make_model, make_images, monkeypatch):
         embed(model, make_images(2))
 
 
-def test_a_pool_has_every_image_once_and_asks_for_people_alone(make_embedded):
+def test_a_pool_has_every_image_once_and_asks_for_people_alone(make_embeddings):
     """The first query is in the gallery, too; the third has its bytes under another identity."""
-    query = make_embedded([0, 10], ["1", "2"], ["a", "b"], ["x", "y"])
-    gallery = make_embedded([0, 0, 5, 20], ["1", "3", "-1", "1"], list("aabb"), list("xxzw"))
+    query = make_embeddings([0, 10], ["1", "2"], ["a", "b"], ["x", "y"])
+    gallery = make_embeddings([0, 0, 5, 20], ["1", "3", "-1", "1"], list("aabb"), list("xxzw"))
     queries, images = pool(query, gallery)
     assert images.sha256.tolist() == ["x", "y", "x", "z", "w"]
     assert images.ids.tolist() == ["1", "2", "3", "-1", "1"]

@@ -7,26 +7,26 @@ from reidlib.evaluation.ranking import rank_gallery
 from reidlib.evaluation.scoring import evaluate
 
 
-def test_flip_averages_the_query_with_its_mirror(make_embedded):
+def test_flip_averages_the_query_with_its_mirror(make_embeddings):
     """Image at 0 degrees, mirror at 40: together at 20, nearer to the right image at 30."""
-    query = make_embedded([0], ["1"], ["a"], mirrored=[40])
-    gallery = make_embedded([-5, 30], ["2", "1"], ["b", "b"])
+    query = make_embeddings([0], ["1"], ["a"], mirrored=[40])
+    gallery = make_embeddings([-5, 30], ["2", "1"], ["b", "b"])
     assert rank_gallery(query, gallery, flip="none").hits.tolist() == [[False, True]]
     assert rank_gallery(query, gallery, flip="query").hits.tolist() == [[True, False]]
     norms = np.linalg.norm(query.features(flip=True), axis=1)
     assert norms == approx(1)
 
 
-def test_ranking_hides_what_the_protocol_drops(make_embedded):
-    query = make_embedded([0], ["1"], ["a"])
-    gallery = make_embedded([1, 2, 3, 4], ["1", "-1", "2", "1"], ["a", "b", "b", "b"])
+def test_ranking_hides_what_the_protocol_drops(make_embeddings):
+    query = make_embeddings([0], ["1"], ["a"])
+    gallery = make_embeddings([1, 2, 3, 4], ["1", "-1", "2", "1"], ["a", "b", "b", "b"])
     order, hits = rank_gallery(query, gallery, "standard").kept(0)
     assert order.tolist() == [2, 3] and hits.tolist() == [False, True]
 
 
-def test_where_every_image_asks_it_ranks_what_is_scored(make_embedded):
-    query = make_embedded([0, 50], ["1", "2"], ["a", "b"])
-    gallery = make_embedded([1, 2, 53, 54], ["1", "2", "2", "1"], ["b", "a", "a", "b"])
+def test_where_every_image_asks_it_ranks_what_is_scored(make_embeddings):
+    query = make_embeddings([0, 50], ["1", "2"], ["a", "b"])
+    gallery = make_embeddings([1, 2, 53, 54], ["1", "2", "2", "1"], ["b", "a", "a", "b"])
     ranking = rank_gallery(query, gallery, "standard-all")
     _, table, _ = evaluate(query, gallery, ("none",), ("standard-all",), ())
     assert ranking.query.paths.tolist() == table["path"].tolist() and len(table) == 6
@@ -34,20 +34,20 @@ def test_where_every_image_asks_it_ranks_what_is_scored(make_embedded):
     assert first == table["first_hit"].tolist()
 
 
-def test_where_few_neighbours_count_no_others_are_kept(make_embedded):
-    query = make_embedded([0], ["1"], ["a"])
-    gallery = make_embedded(range(1, 16), ["1"] * 15, ["b"] * 15)
+def test_where_few_neighbours_count_no_others_are_kept(make_embeddings):
+    query = make_embeddings([0], ["1"], ["a"])
+    gallery = make_embeddings(range(1, 16), ["1"] * 15, ["b"] * 15)
     order, hits = rank_gallery(query, gallery, "lat-top10").kept(0)
     assert order.tolist() == list(range(10)) and hits.all()
 
 
-def test_bad_input(make_embedded):
-    one = make_embedded([0], ["1"], ["a"])
+def test_bad_input(make_embeddings):
+    one = make_embeddings([0], ["1"], ["a"])
     with pytest.raises(ValueError, match="unknown protocol 'strict'; known: standard"):
         rank_gallery(one, one, "strict")
     with pytest.raises(ValueError, match="unknown flip 'gallery'"):
         rank_gallery(one, one, flip="gallery")
-    empty = make_embedded([], [], [])
+    empty = make_embeddings([], [], [])
     with pytest.raises(ValueError, match="0 query and 1 gallery"):
         rank_gallery(empty, one)
     with pytest.raises(ValueError, match="'single-shot' scores 100 drawn galleries and has no one"):

@@ -75,10 +75,10 @@ def test_scores_equal_the_slow_definition(seed, device, protocol, flip):
         assert scores[name] == approx(want), name
 
 
-def test_same_camera_rule_on_three_images(make_embedded):
+def test_same_camera_rule_on_three_images(make_embeddings):
     """Nearest is the query's own camera, then somebody else, then the person from camera b."""
-    query = make_embedded([0], ["1"], ["a"])
-    gallery = make_embedded([1, 10, 20], ["1", "2", "1"], ["a", "a", "b"])
+    query = make_embeddings([0], ["1"], ["a"])
+    gallery = make_embeddings([1, 10, 20], ["1", "2", "1"], ["a", "a", "b"])
     scores = {p: score(query, gallery, p).iloc[0] for p in PROTOCOLS}
     assert scores["standard"].AP == 1 / 2 and scores["standard"].first_hit == 2
     assert scores["all-gallery"].AP == approx((1 + 2 / 3) / 2)
@@ -87,37 +87,37 @@ def test_same_camera_rule_on_three_images(make_embedded):
     assert scores["market-matlab"].AP == approx((0 + 1 / 2) / 2)
 
 
-def test_leak_free_drops_the_copy_only(make_embedded):
-    query = make_embedded([0], ["1"], ["a"], ["same"])
-    gallery = make_embedded([0, 5, 10], ["1", "2", "1"], ["a", "b", "a"], ["same", "x", "y"])
+def test_leak_free_drops_the_copy_only(make_embeddings):
+    query = make_embeddings([0], ["1"], ["a"], ["same"])
+    gallery = make_embeddings([0, 5, 10], ["1", "2", "1"], ["a", "b", "a"], ["same", "x", "y"])
     assert score(query, gallery, "leak-free").AP[0] == 1 / 2
     assert score(query, gallery, "all-gallery").AP[0] == approx(5 / 6)
 
 
-def test_top10_misses_cost_nothing_and_nothing_found_is_zero(make_embedded):
-    query = make_embedded([0, 0], ["1", "2"], ["a", "a"])
-    gallery = make_embedded([1, *range(2, 14), 90], ["1", *["3"] * 12, "2"], ["b"] * 14)
+def test_top10_misses_cost_nothing_and_nothing_found_is_zero(make_embeddings):
+    query = make_embeddings([0, 0], ["1", "2"], ["a", "a"])
+    gallery = make_embeddings([1, *range(2, 14), 90], ["1", *["3"] * 12, "2"], ["b"] * 14)
     scores = score(query, gallery, "lat-top10")
     assert scores.AP.tolist() == [1.0, 0.0]
     assert scores.first_hit.tolist() == [1, np.inf]
 
 
-def test_ties_rank_the_wrong_image_first_whatever_the_order(make_embedded):
-    query = make_embedded([0], ["1"], ["a"])
+def test_ties_rank_the_wrong_image_first_whatever_the_order(make_embeddings):
+    query = make_embeddings([0], ["1"], ["a"])
     for ids in (["1", "2"], ["2", "1"]):
-        gallery = make_embedded([5, 5], ids, ["b", "b"])
+        gallery = make_embeddings([5, 5], ids, ["b", "b"])
         assert score(query, gallery, "standard").AP[0] == 1 / 2
 
 
-def test_unscored_queries_are_counted(make_embedded):
-    query = make_embedded([0, 0], ["1", "2"], ["a", "a"])
-    gallery = make_embedded([1, 2], ["1", "2"], ["b", "a"])
+def test_unscored_queries_are_counted(make_embeddings):
+    query = make_embeddings([0, 0], ["1", "2"], ["a", "a"])
+    gallery = make_embeddings([1, 2], ["1", "2"], ["b", "a"])
     scores = summarise_queries(score(query, gallery, "standard"), "standard")
     assert (scores["n_query"], scores["n_valid_query"], scores["mAP"]) == (2, 1, 1.0)
 
 
-def test_only_own_camera_matches_are_an_error_that_names_the_way_out(make_embedded):
-    query, gallery = make_embedded([0], ["1"], ["a"]), make_embedded([1], ["1"], ["a"])
+def test_only_own_camera_matches_are_an_error_that_names_the_way_out(make_embeddings):
+    query, gallery = make_embeddings([0], ["1"], ["a"]), make_embeddings([1], ["1"], ["a"])
     with pytest.raises(ValueError, match="another camera; all-gallery and leak-free"):
         evaluate(query, gallery)
 
@@ -269,9 +269,9 @@ def test_true_positive_rates_equal_the_slow_definition(seed, monkeypatch):
         assert tpr == approx(len(passing) / len(true))
 
 
-def test_re_ranking_a_handful_of_images_takes_all_as_neighbours(make_embedded):
-    query = make_embedded([0], ["1"], ["a"])
-    gallery = make_embedded([5, 60], ["1", "2"], ["b", "b"])
+def test_re_ranking_a_handful_of_images_takes_all_as_neighbours(make_embeddings):
+    query = make_embeddings([0], ["1"], ["a"])
+    gallery = make_embeddings([5, 60], ["1", "2"], ["b", "b"])
     assert score(query, gallery, "standard", reranked=True)["AP"].tolist() == [1.0]
 
 

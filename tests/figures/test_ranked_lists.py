@@ -74,11 +74,11 @@ def test_incomplete_rows_are_refused():
         RankedRow("improved", picture(0), "id 1", [picture(1)], ["cam 1"], [True, False])
 
 
-def test_a_row_shows_the_nearest_that_the_protocol_counts(make_embedded):
+def test_a_row_shows_the_nearest_that_the_protocol_counts(make_embeddings):
     """Of five gallery images one is of the query's own camera; the AP is that of all four others.
     """
-    query = make_embedded([0], ["1"], ["a"])
-    gallery = make_embedded([1, 10, 20, 30, 40], ["1", "2", "1", "2", "1"], list("abbab"))
+    query = make_embeddings([0], ["1"], ["a"])
+    gallery = make_embeddings([1, 10, 20, 30, 40], ["1", "2", "1", "2", "1"], list("abbab"))
     loaded = []
 
     def load(paths):

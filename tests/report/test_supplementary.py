@@ -178,10 +178,10 @@ def test_models_are_compared_with_every_number_of_distractors(found):
             and "**With 48 distractors** in the gallery" in front)
 
 
-def test_scores_with_distractors_by_hand(make_embedded):
+def test_scores_with_distractors_by_hand(make_embeddings):
     """A distractor between query and match costs it half of its precision."""
-    test = make_embedded([0, 20], ["a", "a"], ["1", "2"])
-    others = make_embedded([10, 90], ["x", "y"], ["1", "1"], sha256=["x", "y"])
+    test = make_embeddings([0, 20], ["a", "a"], ["1", "2"])
+    others = make_embeddings([10, 90], ["x", "y"], ["1", "1"], sha256=["x", "y"])
     nobody = test.take(np.array([], dtype=int))
     table = distractors.score(test, Embeddings(**vars(nobody)), others, "none")
     assert table.groupby("distractors")["AP"].mean().tolist() == [1.0, 0.5]
