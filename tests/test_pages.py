@@ -143,7 +143,7 @@ def check_reidlib(words, command):
     if words[0].startswith("<"):
         return
     if words[0].startswith("-"):
-        assert words in (["--help"], ["--install-completion"]), command
+        assert words in (["--help"], ["--version"], ["--install-completion"]), command
         return
     assert words[0] in known, command
     options = {name for option in known[words[0]].params for name in option.opts}

@@ -56,7 +56,7 @@ def read_dataset(name: str, root: Path | str | None = None) -> Dataset:
         unpack_market1501(root or data_root() / name)
     exact, folder = locate(name, root)
     if name.endswith(".csv"):
-        listing = manifest.read_text_table(folder / Path(name).name, LISTING)
+        listing = manifest.read_text_table(resolved(Path(root or data_root(), name)), LISTING)
         return Dataset(exact, folder, check_manifest(listing, folder))
     read = read_market1501 if name == "market1501" else read_pku_reid
     dataset = Dataset(exact, folder, read(folder))

@@ -141,6 +141,9 @@ def test_own_csv(own, tmp_path):
     assert list(dataset.manifest) == manifest.COLUMNS
     with_root = datasets.read_dataset("people.csv", tmp_path)
     assert with_root.checksum == dataset.checksum
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link.csv").symlink_to(tmp_path / "people.csv")
+    assert datasets.read_dataset("link.csv", tmp_path / "elsewhere").checksum == dataset.checksum
 
 
 def test_missing_csv_and_unknown_name(tmp_path):
