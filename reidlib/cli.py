@@ -106,7 +106,6 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     Finished runs are not trained again.
     """
     from reidlib.experiments.study import load_study
-    from reidlib.experiments.train import check_starts
     from reidlib.report.notebooks import run_notebooks
     from reidlib.utils.reproducibility import pick_device
 
@@ -114,9 +113,8 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     pick_device(device)
     os.environ["REIDLIB_HEADLESS"] = "1"
     logging.disable(logging.ERROR)  # nbclient's and asyncio's, of a kernel that we stopped
-    plan, place = load_study(study, epochs, chosen), open_workspace(study, workspace)
-    check_starts(plan, place)
-    run_notebooks(plan, place, {"epochs": epochs, "seeds": chosen, "device": device}, again)
+    run_notebooks(load_study(study, epochs, chosen), open_workspace(study, workspace),
+                  {"epochs": epochs, "seeds": chosen, "device": device}, again)
 
 
 @app.command()
