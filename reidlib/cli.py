@@ -106,15 +106,19 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     Finished runs are not trained again.
     """
     from reidlib.experiments.study import load_study
+    from reidlib.experiments.train import check_starts
     from reidlib.report.notebooks import run_notebooks
+    from reidlib.report.study_results import check_presets
     from reidlib.utils.reproducibility import pick_device
 
     chosen = None if seeds is None else numbers(seeds)
     pick_device(device)
     os.environ["REIDLIB_HEADLESS"] = "1"
     logging.disable(logging.ERROR)  # nbclient's and asyncio's, of a kernel that we stopped
-    run_notebooks(load_study(study, epochs, chosen), open_workspace(study, workspace),
-                  {"epochs": epochs, "seeds": chosen, "device": device}, again)
+    plan, place = load_study(study, epochs, chosen), open_workspace(study, workspace)
+    check_presets(plan)
+    check_starts(plan, place)
+    run_notebooks(plan, place, {"epochs": epochs, "seeds": chosen, "device": device}, again)
 
 
 @app.command()

@@ -13,7 +13,6 @@ from papermill.exceptions import PapermillExecutionError
 
 from reidlib.experiments.records import forget_runs
 from reidlib.experiments.study import Study
-from reidlib.experiments.train import check_starts
 from reidlib.report.page import TEMPLATES
 from reidlib.report.study_results import check_presets
 from reidlib.utils.console import log
@@ -59,14 +58,9 @@ def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: b
 
     Raises:
         ValueError: the study has no notebooks of its own, or leaves out a preset that they need.
-        FileNotFoundError: pretrained weights are missing.
         NotebookError: a notebook failed; finished runs are kept.
     """
-    if study.folds or study.candidates:
-        raise ValueError(f"study {study.name!r} has no notebooks of its own: reidlib study "
-                         f"--study {study.name} runs it")
     check_presets(study)
-    check_starts(study, workspace)
     parameters = {**parameters, "study": study.name}
     if workspace.root != ROOT:
         parameters["workspace"] = str(workspace.root)

@@ -24,7 +24,10 @@ KNOWN_PRESETS = tuple(dict.fromkeys(row.preset for row in (*RESULT_ROWS, *SINGLE
 
 
 def check_presets(study: Study) -> None:
-    """ValueError if the study leaves out a preset that every report compares with."""
+    """ValueError if the study has no notebooks, or leaves out a preset that every report needs."""
+    if study.folds or study.candidates:
+        raise ValueError(f"study {study.name!r} has no notebooks of its own: reidlib study "
+                         f"--study {study.name} runs it")
     extra = [name for name in study.all_presets if name not in NOTEBOOKS]
     if extra:
         raise ValueError(f"study {study.name!r}: no notebook trains {', '.join(extra)}; train "
