@@ -153,8 +153,8 @@ def run_study(study: Study = "synthetic", device: Device = "auto", workspace: Fo
     from reidlib.experiments.batch import run_all
     from reidlib.experiments.prepare import saved_or_new
 
-    run_all(saved_or_new(open_workspace(study, workspace)), workspace.resolve(), device, jobs,
-            again)
+    place = open_workspace(study, workspace)
+    run_all(saved_or_new(place), place.root, device, jobs, again)
 
 
 @app.command()
@@ -226,7 +226,7 @@ def verify() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         app(args=argv, prog_name="reidlib")
     except (ValueError, OSError, FloatingPointError, MemoryError, NotebookError) as error:
@@ -236,6 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # typer ends with it, whatever happened
         stopped = end.code in (STOPPED_CODE, TERMINATED_CODE)
         return _fail(STOPPED, end.code) if stopped else end.code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        logging.disable(logging.NOTSET)
 
 
 def _terminate(*_):

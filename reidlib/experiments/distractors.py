@@ -93,7 +93,7 @@ def run(lab: Experiment, people: Dataset, model: ResultRow, seed: int) -> dict:
     write_run(folder, {**key, "cost": cost}, {"per_query": table})
     means = table.groupby("distractors")["AP"].mean()
     log(f"{run_id}: standard-all mAP " + ", ".join(f"{value:.3f} with {size} distractors"
-                                               for size, value in means.items()))
+                                                   for size, value in means.items()))
     return read_run(folder)
 
 

@@ -59,6 +59,7 @@ class Study:
         if self.folds == 1 or self.fold is not None and self.fold >= self.folds:
             raise ValueError(f"folds is {self.folds} and fold {self.fold}; expected 2 folds or "
                              "more, numbered from 0")
+        # the baseline first: what is wrong with the study alone names no preset
         for preset in ("baseline", *PRESETS, *self.candidates, *self.presets):
             self.config(preset, self.seeds[0])
         make_spec(self.synthetic)

@@ -63,8 +63,9 @@ def check_starts(study: Study, workspace: Workspace) -> None:
 
 def check_backbone(config: TrainConfig, record: dict) -> None:
     """ValueError where a run started from other backbone weights than those that are here."""
-    then, now = record["cost"].get("backbone_sha256"), backbone_hash(config)
-    if then and now and then != now:
+    then = record["cost"].get("backbone_sha256")
+    now = then and backbone_hash(config)  # read where there is something to compare it with
+    if now and then != now:
         raise ValueError(f"{config.run_id} started from weights of {config.backbone} with SHA-256 "
                          f"{then}, those in {weights_root()} have {now}: bring the former back, or "
                          f"delete {record['folder']} and the run is trained with these")

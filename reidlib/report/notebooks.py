@@ -14,7 +14,6 @@ from papermill.exceptions import PapermillExecutionError
 from reidlib.experiments.records import forget_runs
 from reidlib.experiments.study import Study
 from reidlib.report.page import TEMPLATES
-from reidlib.report.study_results import check_presets
 from reidlib.utils.console import log
 from reidlib.utils.errors import NotebookError
 from reidlib.utils.paths import ROOT, Workspace, atomic_write, write_text
@@ -53,14 +52,12 @@ def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: b
                   ) -> None:
     """Run a study's notebooks in their order, then write ``report.html`` from the last one.
 
-    ``parameters``: epochs, seeds and device, for the notebooks that declare them. ``again``: train
-    finished runs again.
+    The study has passed ``study_results.check_presets``. ``parameters``: epochs, seeds and device,
+    for the notebooks that declare them. ``again``: train finished runs again.
 
     Raises:
-        ValueError: the study has no notebooks of its own, or leaves out a preset that they need.
         NotebookError: a notebook failed; finished runs are kept.
     """
-    check_presets(study)
     parameters = {**parameters, "study": study.name}
     if workspace.root != ROOT:
         parameters["workspace"] = str(workspace.root)

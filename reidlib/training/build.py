@@ -38,18 +38,25 @@ def build_schedule(name: str, model: nn.Module, optimiser: torch.optim.Optimizer
 def compiled(model: nn.Module) -> Iterator[None]:
     """Within it the model's forward pass is compiled; where that is not possible it runs as it is.
     """
-    probe = torch.ones(2, device=next(model.parameters()).device)
-    try:
-        torch.compile(lambda values: values.sin() + 1)(probe)
-    except Exception as error:  # no compiler, no triton, an unknown device: each has its own class
-        reason = str(error).partition("\n")[0] or type(error).__name__
+    reason = _why_not(next(model.parameters()).device)
+    if reason:
         log(f"torch.compile does not work here ({reason}); going on without")
-    else:
-        model.compile()
-        log("torch.compile: the first step takes a while")
+        yield
+        return
     # an operation that the compiler does not know runs as it is, too
     with torch._dynamo.config.patch(suppress_errors=True):
+        model.compile()
+        log("torch.compile: the first step takes a while")
         try:
             yield
         finally:
             model._compiled_call_impl = None
+
+
+def _why_not(device: torch.device) -> str:
+    """Why torch cannot compile for the device; empty where it can."""
+    try:
+        torch.compile(lambda values: values.sin() + 1)(torch.ones(2, device=device))
+    except Exception as error:  # no compiler, no triton, an unknown device: each has its own class
+        return str(error).partition("\n")[0] or type(error).__name__
+    return ""

@@ -89,8 +89,10 @@ def fit(model: nn.Module, batches: Callable[[int], Iterable[Batch]], loss_fn: Ca
 def _start(model: nn.Module, optimiser: torch.optim.Optimizer, ema_decay: float | None,
            checkpoint: Path | None, key: Mapping[str, str]) -> TrainingState:
     """A new state, or the checkpoint's where there is one."""
-    average = ema_decay and AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay),
-                                          use_buffers=True)
+    average = None
+    if ema_decay is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay),
+                                use_buffers=True)
     state = TrainingState(model, optimiser, average)
     if checkpoint and checkpoint.exists():
         state.load(checkpoint, key)

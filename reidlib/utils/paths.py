@@ -136,7 +136,7 @@ def open_workspace(study: str, root: Path | str) -> Workspace:
 
     Raises OSError where nothing can be written there.
     """
-    root = Path(root).resolve()
+    root = resolved(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):

@@ -315,7 +315,7 @@ def test_a_report_on_own_data_is_about_them(ws, tmp_path):
     shown = text.partition("## The same embeddings")[0]  # below it protocols name their sources
     assert "paper rank-1" not in text and "`best`" not in text and "| best" not in text
     assert "Does the paper hold?" not in text and "How `best` was chosen" not in text
-    assert "A paper reports" not in shown
+    assert "a paper is run again" not in shown
     write_study(replace(study, dataset="mine/images.csv"), own)  # its presets name `best`
     assert "best" in set(StudyResults(own).headline["model"])
     with pytest.raises(ValueError, match="a report also needs improved"):

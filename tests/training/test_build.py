@@ -59,6 +59,7 @@ def test_without_a_compiler_the_model_runs_as_it_is(make_model, make_images, mon
     expected = model(make_images(2)).logits
     with compiled(model):
         assert torch.equal(model(make_images(2)).logits, expected)
+        assert not torch._dynamo.config.suppress_errors
     assert capsys.readouterr().out == (
         "torch.compile does not work here (no C++ compiler); going on without\n")
     with pytest.raises(ZeroDivisionError) as raised, compiled(model):
