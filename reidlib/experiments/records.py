@@ -103,6 +103,16 @@ def check_scores(record: dict) -> None:
                          f"{found.iloc[row, column]}; {_cure(record['folder'])}")
 
 
+def largest_gap(run: dict, other: dict) -> float:
+    """The largest difference of mAP between two records of one configuration.
+
+    An older record may lack a way of retrieval that today's has: what both have is compared.
+    """
+    both = pd.DataFrame(run["scores"]).merge(pd.DataFrame(other["scores"]),
+                                             on=["protocol", "flip", "reranked"])
+    return float((both["mAP_x"] - both["mAP_y"]).abs().max())
+
+
 def maker(study: Study, preset: str, seed: int) -> str:
     """What makes a run: the notebook that trains the preset, or a command where none does."""
     if study.folds:

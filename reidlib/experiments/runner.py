@@ -24,6 +24,7 @@ from reidlib.experiments.presets import COMPARED, RESULT_ROWS, ResultRow
 from reidlib.experiments.records import (
     RUN_FILES,
     check_scores,
+    largest_gap,
     maker,
     publish_run,
     read_run,
@@ -44,16 +45,6 @@ RULES = {"protocols": [asdict(protocol) for protocol in PROTOCOLS.values()],
 RERANKED_FLIPS = tuple(dict.fromkeys(v.flip for v in RESULT_ROWS if v.reranked))
 
 
-def _largest_gap(run: dict, other: dict) -> float:
-    """The largest difference of mAP between two records of one configuration.
-
-    An older record may lack a way of retrieval that today's has: what both have is compared.
-    """
-    both = pd.DataFrame(run["scores"]).merge(pd.DataFrame(other["scores"]),
-                                             on=["protocol", "flip", "reranked"])
-    return float((both["mAP_x"] - both["mAP_y"]).abs().max())
-
-
 def _same_rules(record: dict) -> bool:
     """Was this run scored by today's protocols?"""
     return all(record.get(name) == rules for name, rules in RULES.items())
@@ -71,8 +62,7 @@ def _damaged(folder: Path) -> Iterator[None]:
 
 def _embeddings_in(folder: Path) -> tuple[Embeddings, Embeddings]:
     with _damaged(folder):
-        query, gallery = (Embeddings.load(folder / f"{side}.npz") for side in ("query", "gallery"))
-        return query, gallery
+        return Embeddings.load(folder / "query.npz"), Embeddings.load(folder / "gallery.npz")
 
 
 def _is_complete(folder: Path) -> bool:
@@ -104,9 +94,9 @@ class Experiment:
         """
         config = self.study.config(preset, seed)
         folder, target = self._folder(config), self.workspace.runs / config.run_id
-        published = self.finished(preset, seed)
-        there = target if published else folder if _is_complete(folder) else None
-        record = read_run(there) if there else {}
+        published = record = self._published(config)
+        if not published and _is_complete(folder):
+            record = read_run(folder)
         if record:
             check_backbone(config, record)
         wait_for_all()  # all have looked before one writes
@@ -187,16 +177,15 @@ class Experiment:
         for preset in presets:
             config = self.study.config(preset, seed)
             folder = self._folder(config)
-            wanted = not _is_complete(folder) and self.finished(preset, seed)
+            record = None if _is_complete(folder) else self._published(config)
             wait_for_all()  # all have looked before one writes
-            if not wanted:
+            if not record:
                 continue
-            record = read_run(self.workspace.runs / config.run_id)
             check_backbone(config, record)
             log(f"{config.run_id}: its record is here, its weights are not: trained again for them")
             self._train(config, folder)
             wait_for_all()
-            gap = _largest_gap(read_run(folder), record)
+            gap = largest_gap(read_run(folder), record)
             log(f"{config.run_id}: trained again, its mAP is within {percent(gap)} points of the "
                 "record's, which stays")
 
@@ -210,13 +199,17 @@ class Experiment:
 
     def finished(self, preset: str, seed: int) -> bool:
         """Is this very run among the reports, complete and scored by today's rules?"""
-        config = self.study.config(preset, seed)
+        return self._published(self.study.config(preset, seed)) is not None
+
+    def _published(self, config: TrainConfig) -> dict | None:
+        """The record of such a run, None without one."""
         target = self.workspace.runs / config.run_id
         if not all((target / name).is_file() and (target / name).stat().st_size
                    for name in RUN_FILES):
-            return False
+            return None
         record = read_run(target)
-        return record["fingerprint"] == self._fingerprint(config) and _same_rules(record)
+        same = record["fingerprint"] == self._fingerprint(config) and _same_rules(record)
+        return record if same else None
 
     def _fingerprint(self, config: TrainConfig) -> str:
         return config.fingerprint(self.dataset.checksum)
@@ -247,8 +240,8 @@ class Experiment:
             return
         start = time.perf_counter()
         for split in ("query", "gallery"):
-            embed_people(model, self._images(split), self._split(split)).save(
-                folder / f"{split}.npz")
+            embedded = embed_people(model, self._images(split), self._split(split))
+            embedded.save(folder / f"{split}.npz")
         cost = {"train_seconds": sum(row["seconds"] for row in history),
                 "embed_seconds": time.perf_counter() - start, "processes": n_processes(), **made_of,
                 **reproducibility.provenance(self.device)}
