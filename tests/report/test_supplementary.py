@@ -3,14 +3,10 @@
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from reidlib import cli
-from reidlib.data.images import read_images
 from reidlib.data.manifest import Dataset
-from reidlib.evaluation.embeddings import Embeddings, embed
 from reidlib.experiments import batch, distractors
 from reidlib.experiments.prepare import prepare_study
 from reidlib.experiments.presets import COMPARED, PRESETS, RESULT_ROWS
@@ -178,15 +174,6 @@ def test_models_are_compared_with_every_number_of_distractors(found):
             and "**With 48 distractors** in the gallery" in front)
 
 
-def test_scores_with_distractors_by_hand(make_embeddings):
-    """A distractor between query and match costs it half of its precision."""
-    test = make_embeddings([0, 20], ["a", "a"], ["1", "2"])
-    others = make_embeddings([10, 90], ["x", "y"], ["1", "1"], sha256=["x", "y"])
-    nobody = test.take(np.array([], dtype=int))
-    table = distractors.score(test, Embeddings(**vars(nobody)), others, "none")
-    assert table.groupby("distractors")["AP"].mean().tolist() == [1.0, 0.5]
-
-
 def test_overview_has_every_protocol_and_cross_validation(found):
     table = found.tables["overview"]
     assert table["measure"].unique().tolist() == [
@@ -253,32 +240,6 @@ def test_distractor_runs_are_found_again_but_not_those_of_others(ws, study, monk
         distractors.run(lab, replace(others, name="smoke", root=lab.dataset.root), COMPARED[0], 0)
 
 
-def test_distractors_are_training_images_block_by_block(tmp_path, monkeypatch, make_model, study):
-    drawn = prepare_study(study, Workspace("smoke", tmp_path))
-    monkeypatch.setenv("REIDLIB_DATA", str(tmp_path))
-    drawn.root.rename(tmp_path / "mine")
-    drawn.manifest.to_csv(tmp_path / "mine" / "mine.csv", index=False)
-    people = distractors.distractor_images("mine/mine.csv")
-    train = drawn.manifest[drawn.manifest["split"] == "train"]
-    assert people.manifest["path"].tolist() == train["path"].tolist()
-    assert people.manifest["id"].tolist() == [f"mine {i}" for i in train["id"]]
-    model = make_model().eval()
-    monkeypatch.setattr(distractors, "BLOCK", 40)  # 48 images: the last block is short
-    found = distractors.embed_distractors(model, people, "distractors")
-    images = read_images([people.root / path for path in train["path"]], 32)
-    np.testing.assert_allclose(found.emb, embed(model, images)[0], atol=1e-5)
-    assert found.paths.tolist() == train["path"].tolist()
-
-
-def test_distractors_command_names_what_is_missing(ws, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("REIDLIB_DATA", str(tmp_path))
-    arguments = ["distractors", "--study", "smoke", "--device", "cpu", "--workspace", str(ws.root)]
-    assert cli.main(arguments) == 1
-    assert "market1501" in capsys.readouterr().err
-    assert cli.main(["distractors", "--study", "smok"]) == 1
-    assert "unknown study 'smok'" in capsys.readouterr().err
-
-
 def test_best_is_the_candidate_that_did_best_on_training_people():
     records = supplementary.records_of(Workspace("pku-reid"), "finalists")
     top = supplementary.selection_table(records).iloc[0]
@@ -295,7 +256,7 @@ def test_best_is_the_candidate_that_did_best_on_training_people():
     assert set(tested["id"]) == people["train"] and not people["train"] & people["gallery"]
 
 
-def test_records_of_before_the_new_names_are_read(ws):
+def test_records_of_before_the_new_names_are_read():
     """The tracked distractor records say ``strangers``."""
     raw = (Workspace("pku-reid").reports / "distractors/best-s0/run.json").read_text()
     assert '"strangers"' in raw
