@@ -1,6 +1,7 @@
 """Ranks of the matches -> scores, per-query tables and CMC curves under every named protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -83,22 +84,34 @@ def evaluate(query: Embeddings, gallery: Embeddings, flips: Sequence[str] = FLIP
     """
     scores, tables, curves = [], [], []
     for flip, reranked in [*((f, False) for f in flips), *((f, True) for f in reranked_flips)]:
-        for every_image in (False, True)[:1 if reranked else 2]:
-            chosen = [p for p in protocols if get_protocol(p).every_image == every_image]
-            if not chosen:
-                continue
-            sides = pool(query, gallery) if every_image else (query, gallery)
-            similarity = match_ranks.cosine(*sides, flip, reranked, device)
-            n_draws = max(get_protocol(p).draws or 0 for p in chosen)
-            matches = match_ranks.find_matches(*sides, similarity, n_draws)
-            for protocol in chosen:
-                key = {"protocol": protocol, "flip": flip, "reranked": reranked}
-                per_query = score_queries(sides[0], matches, protocol)
-                scores.append({**key, **summarise_queries(per_query, protocol)})
-                tables.append(per_query.assign(**key))
-                if get_protocol(protocol).draws is None:
-                    curves.append(_curve(per_query, len(sides[1].ids), protocol).assign(**key))
+        similarity = partial(match_ranks.cosine, flip=flip, reranked=reranked, device=device)
+        chosen = [p for p in protocols if not (reranked and get_protocol(p).every_image)]
+        for protocol, per_query, n_gallery in query_tables(query, gallery, similarity, chosen):
+            key = {"protocol": protocol, "flip": flip, "reranked": reranked}
+            scores.append({**key, **summarise_queries(per_query, protocol)})
+            tables.append(per_query.assign(**key))
+            if get_protocol(protocol).draws is None:
+                curves.append(_curve(per_query, n_gallery, protocol).assign(**key))
     return pd.DataFrame(scores), pd.concat(tables), pd.concat(curves or [pd.DataFrame()])
+
+
+def query_tables(query: Embeddings, gallery: Embeddings,
+                 measure: Callable[[Embeddings, Embeddings], Similarity],
+                 protocols: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame, int]]:
+    """Each protocol, its ``score_queries`` and the number of images in its gallery.
+
+    ``measure`` gives the similarity of two sides, which the protocols share: those that ask with
+    every test image have sides of their own and come last.
+    """
+    for every_image in (False, True):
+        chosen = [p for p in protocols if get_protocol(p).every_image == every_image]
+        if not chosen:
+            continue
+        sides = pool(query, gallery) if every_image else (query, gallery)
+        n_draws = max(get_protocol(p).draws or 0 for p in chosen)
+        matches = match_ranks.find_matches(*sides, measure(*sides), n_draws)
+        for protocol in chosen:
+            yield protocol, score_queries(sides[0], matches, protocol), len(sides[1].ids)
 
 
 def _curve(per_query: pd.DataFrame, n_gallery: int, protocol: str) -> pd.DataFrame:

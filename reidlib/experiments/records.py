@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,14 @@ RUN_FIELDS = {"config": dict, "data.name": str, "data.checksum": str, "data.coun
               "cost.train_seconds": (int, float), "scores": list, "verification": list}
 RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
 SCORES = ["mAP", "mINP", "rank1", "rank5", "rank10"]
+
+
+class Scored(NamedTuple):
+    """What a file of features scores, query by query (``experiments.score`` makes it)."""
+
+    queries: pd.DataFrame     # as ``score_queries``, with the columns row (the distance), protocol
+    left_out: dict[str, str]  # protocol -> why it has no score
+    images: dict[str, int]    # how many queries, people, ... there are
 
 
 def write_run(folder: Path, record: dict, tables: dict[str, pd.DataFrame]) -> None:
