@@ -83,17 +83,17 @@ def locate(name: str, root: Path | str | None = None) -> tuple[str, Path]:
     if name.endswith(".csv"):
         path = resolved(Path(root or data_root(), name))
         return path.stem, path.parent
+    check_choice("data set or .csv file", name, NAMES)
     folder = _top(name, resolved(root or default_root(name)))
     return (name + "-dev" * (name == "market1501" and _only_train(folder)),
             folder / CUHK03.get(name, ""))
 
 
 def default_root(name: str) -> Path:
-    """The folder of a data set: in ``data_root()``, called like it. ValueError: unknown name.
+    """The folder of a data set: in ``data_root()``, called like it.
 
     CUHK03's detected boxes lie in the folder of the labeled ones.
     """
-    check_choice("data set or .csv file", name, NAMES)
     return data_root() / name.removesuffix("-detected")
 
 
@@ -168,12 +168,10 @@ def unpack(name: str, root: Path | str | None = None) -> None:
     One zip holds all of it, next to the data set's folder (``<root>.zip``) or in it, or each of
     its folders has one. Errors: see ``unpack_zip``.
     """
-    root = resolved(root or default_root(name))
     if name not in TOPS:
         return
-    top, inside = TOPS[name], list(MARKET1501.folders)
-    if name in CUHK03:
-        inside = sorted(set(CUHK03.values()))
+    root, top = resolved(root or default_root(name)), TOPS[name]
+    inside = sorted(set(CUHK03.values()) if name in CUHK03 else MARKET1501.folders)
     if not root.exists():
         unpack_zip(root.with_name(f"{root.name}.zip"), [top, *inside])
     if not any((root / folder).exists() for folder in [top, *inside]):

@@ -177,6 +177,8 @@ def test_missing_csv_and_unknown_name(tmp_path):
         datasets.read_dataset("none.csv", tmp_path)
     with pytest.raises(ValueError, match="unknown data set or .csv file 'duke'; known: pku-reid"):
         datasets.read_dataset("duke")
+    with pytest.raises(ValueError, match="'cuhk3-np' .did you mean 'cuhk03-np"):
+        datasets.read_dataset("cuhk3-np", tmp_path)
 
 
 def test_missing_and_empty_folders(pku):
