@@ -127,6 +127,15 @@ def with_nul(path):
     listing.write_text(listing.read_text().replace("ann", "a\0n"))
 
 
+def cuhk03(name: str, content: bytes):
+    """A file in the folder of CUHK03, where nothing else is."""
+    def make(at):
+        path = at.data / "cuhk03-np" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    return make
+
+
 FAULTS = {  # name: command, what makes the fault, what the message says, exit code (1)
     # the command line
     "jobs 0": (f"{TRAIN} --jobs 0", nothing, "Invalid value for '--jobs': .*1", 2),
@@ -178,6 +187,14 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
                               "run.json is not a run record .fingerprint.*delete"),
     "queries lost": (TRAIN, cut("per_query.csv", 9), "run.json.* per_query.csv.*delete"),
     "half the weights": (EXPORT, half_the_weights, "weights.safetensors does not hold a model"),
+    # data sets by name
+    "CUHK03 in MATLAB files": ("download cuhk03-np", cuhk03("cuhk-03.mat", b"MATLAB 5.0 MAT-file"),
+                               "MATLAB files.*cuhk-03.mat; get .*as labeled/.*0003_c1_1.png"),
+    "CUHK03 in half a zip": ("download cuhk03-np", cuhk03("cuhk03-np.zip", b"PK"),
+                             "cuhk03-np.zip is a damaged zip file .*download it again"),
+    "CUHK03 under another name": (
+        "download cuhk03-np", cuhk03("labeled/bounding_box_train/1_001_1_01.png", b""),
+        "file names that are not like 0003_c1_1.png .*1_001_1_01.png; rename or remove"),
     # own data
     "NUL in a name": (CHECK, picture(with_nul), "with a NUL byte.*row 1 .'a1.png'.; write"),
     "link to itself": (CHECK, picture(in_a_circle),

@@ -25,7 +25,7 @@ class Study:
     """One data set with one parameter file ``notebooks/params/<name>.yaml``."""
 
     name: str
-    dataset: str                       # "synthetic", "pku-reid", "market1501" or a CSV file
+    dataset: str                       # a name of data.datasets.NAMES, or a CSV file
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     train: Mapping[str, Any] = field(default_factory=dict)      # TrainConfig differences
     synthetic: Mapping[str, Any] = field(default_factory=dict)  # SyntheticSpec differences
