@@ -53,7 +53,8 @@ def study_names() -> list[str]:
 
 def data_names() -> list[str]:
     """For tab completion."""
-    return sorted({"pku-reid", "market1501", *study_names()})
+    return sorted({"pku-reid", "market1501", "cuhk03-np", "cuhk03-np-detected", "cuhk03-np-pair1",
+                   *study_names()})
 
 
 def preset_names() -> list[str]:
@@ -176,7 +177,8 @@ def distractors(study: Study = "synthetic", device: Device = "auto", workspace: 
 
 @app.command()
 def download(name: Annotated[str, typer.Argument(
-                 help="pku-reid, market1501, a study, or the path of a CSV of your own data",
+                 help="pku-reid, market1501, cuhk03-np (or -detected, -pair1), a study, or the "
+                 "path of a CSV of your own data",
                  autocompletion=data_names)],
              url: Annotated[str | None, typer.Option(
                  help="another git copy of PKU-Reid's split, an address or a folder")] = None,

@@ -9,6 +9,7 @@ from importlib import metadata
 import pytest
 
 from reidlib import cli
+from reidlib.data.datasets import CUHK03
 from reidlib.experiments.presets import PRESETS
 from reidlib.experiments.study import load_study, write_study
 from reidlib.utils.errors import NotebookError
@@ -168,6 +169,7 @@ def test_help_and_completion_import_nothing_slow(calls):
     ("reidlib run --preset ", list(PRESETS)),
     ("reidlib run --study smoke --preset ypo", ["ypool"]),
     ("reidlib download mark", ["market1501"]),
+    ("reidlib download cuhk", sorted(CUHK03)),
     ("reidlib dis", ["distractors"]),
 ])
 def test_the_tab_key_completes_names(line, names, monkeypatch, capsys):

@@ -77,6 +77,8 @@ class Batches:
 
     Args:
         images: all of them, in memory or memory-mapped; those of a batch go to ``device``.
+        cams: numbers of the sampled images' cameras, for a model that takes them.
+        pad: pixels of black around an image before a window of its size is cut out at random.
         erasing: share of the images in which a random rectangle is painted over (Zhong et al.
             2020, arXiv:1708.04896).
         fill: colour of that rectangle, R, G, B from 0 to 255.
@@ -91,6 +93,8 @@ class Batches:
     erasing: float = 0.0
     fill: tuple[float, float, float] = (127.5, 127.5, 127.5)
     rows: Int[Tensor, "sampled"] | None = None
+    cams: Int[Tensor, "sampled"] | None = None
+    pad: int = 0
     share: Callable[[int], slice] = slice
 
     def epoch(self, epoch: int) -> "Epoch":
@@ -98,7 +102,10 @@ class Batches:
 
 
 class Epoch:
-    """One epoch of ``Batches``: pairs (this process's images, the complete batch's identities)."""
+    """One epoch of ``Batches``: pairs (this process's images, the complete batch's identities).
+
+    With cameras the first is itself a pair, (images, cameras).
+    """
 
     def __init__(self, source: Batches, epoch: int):
         self.source, self.number = source, epoch
@@ -107,7 +114,7 @@ class Epoch:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor | tuple[Tensor, Tensor], Tensor]]:
         source = self.source
         rng = np.random.default_rng((source.sampler.seed, self.number, 1))
         erase = v2.RandomErasing(source.erasing, value=list(source.fill))
@@ -117,18 +124,31 @@ class Epoch:
             sampled = torch.from_numpy(chosen)
             rows = sampled if source.rows is None else source.rows[sampled]
             images = source.images[rows[mine]]
+            if source.pad:
+                corners = rng.integers(2 * source.pad + 1, size=(len(chosen), 2))
+                images = _moved(images, source.pad, corners[mine])
             if source.erasing:  # torchvision draws once a call, so image by image
                 images = torch.stack([_seeded(erase, image, int(seed))
                                       for image, seed in zip(images, seeds[mine], strict=True)])
             images = self._to_device(images)
             mirror = self._to_device(torch.from_numpy(mirrored[mine]))
-            yield (torch.where(mirror[:, None, None, None], images.flip(-1), images),
-                   self._to_device(source.ids[sampled]))
+            images = torch.where(mirror[:, None, None, None], images.flip(-1), images)
+            inputs = images if source.cams is None else (
+                images, self._to_device(source.cams[sampled[mine]]))
+            yield inputs, self._to_device(source.ids[sampled])
 
     def _to_device(self, values: Tensor) -> Tensor:
         if self.source.device.type == "cuda":
             return values.pin_memory().to(self.source.device, non_blocking=True)
         return values
+
+
+def _moved(images: Tensor, pad: int, corners: np.ndarray) -> Tensor:
+    """Windows of the images' own size in the padded images, each from its (top, left) corner."""
+    height, width = images.shape[-2:]
+    padded = torch.nn.functional.pad(images, (pad,) * 4)
+    return torch.stack([image[:, top:top + height, left:left + width]
+                        for image, (top, left) in zip(padded, corners.tolist(), strict=True)])
 
 
 def _seeded(transform: v2.Transform, image: Tensor, seed: int) -> Tensor:

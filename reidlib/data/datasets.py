@@ -1,9 +1,6 @@
 """Data sets by name -> their folders, file names and splits -> a checked manifest."""
 
 import re
-import tempfile
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,17 +9,25 @@ import pandas as pd
 
 from reidlib.data import manifest
 from reidlib.data.manifest import LISTING, SPLITS, Dataset, check_manifest
+from reidlib.data.zips import unpack_zip
 from reidlib.utils.errors import check_choice, refuse
 from reidlib.utils.paths import data_root, resolved
 
 MARKET_TOP = "Market-1501-v15.09.15"
-MARKET_SIZE = 1e9  # bytes: more than all of it, unpacked
+# name -> folder of the boxes that people drew, or that a detector found
+CUHK03 = {"cuhk03-np": "labeled", "cuhk03-np-detected": "detected", "cuhk03-np-pair1": "labeled"}
+NAMES = ("pku-reid", "market1501", *CUHK03, "synthetic")
+# name -> how the zip of all of it, and the folder in it, are called
+TOPS = {"market1501": MARKET_TOP, **{name: name.removesuffix("-detected") for name in CUHK03}}
 
 # split -> identities (junk is not an identity), images (junk and other people included)
 KNOWN = {
     "pku-reid": {"train": (62, 992), "query": (12, 28), "gallery": (12, 181)},
     "market1501": {"train": (751, 12936), "query": (750, 3368), "gallery": (751, 19732)},
     "market1501-dev": {"train": (600, 10594), "query": (149, 633), "gallery": (151, 1709)},
+    "cuhk03-np": {"train": (767, 7368), "query": (700, 1400), "gallery": (700, 5328)},
+    "cuhk03-np-detected": {"train": (767, 7365), "query": (700, 1400), "gallery": (700, 5332)},
+    "cuhk03-np-pair1": {"train": (427, 4145), "query": (416, 832), "gallery": (416, 3200)},
 }
 
 
@@ -41,24 +46,28 @@ PKU_REID = Layout(
 MARKET1501 = Layout(
     {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}, "*.jpg",
     r"(?P<id>-1|\d{4})_(?P<cam>c\d)s\d_\d{6}_\d{2}\.jpg(\.jpg)?", "0002_c1s1_000451_03.jpg")
+CUHK03_NP = Layout(MARKET1501.folders, "*", r"(?P<id>\d+)_(?P<cam>c\d)_\d+\.(png|jpg)",
+                   "0003_c1_1.png")
 
 
 def read_dataset(name: str, root: Path | str | None = None) -> Dataset:
     """Read a data set by name, or a user's own by the path of its CSV, and check all of it.
 
-    ``name`` is "pku-reid", "synthetic" (drawn, in the layout of PKU-Reid), "market1501", or ends
+    ``name`` is one of ``NAMES`` ("synthetic" is drawn, in the layout of PKU-Reid), or ends
     in ".csv": a table with the columns path, id, cam, split (others are ignored), whose paths start
-    from its folder and stay in it. See ``locate`` for its place. Known data sets must have their
-    known counts. With nothing but Market-1501's training folder, the result is called
-    "market1501-dev" (see ``split_market1501_dev``). Errors: see ``check_manifest``.
+    from its folder and stay in it. See ``locate`` for its place; zip files there are unpacked.
+    Known data sets must have their known counts. With nothing but Market-1501's training folder,
+    the result is called "market1501-dev" (see ``split_market1501_dev``). Errors: see
+    ``check_manifest`` and ``unpack_zip``.
     """
-    if name == "market1501":
-        unpack_market1501(root or data_root() / name)
-    exact, folder = locate(name, root)
     if name.endswith(".csv"):
+        exact, folder = locate(name, root)
         listing = manifest.read_text_table(resolved(Path(root or data_root(), name)), LISTING)
         return Dataset(exact, folder, check_manifest(listing, folder))
-    read = read_market1501 if name == "market1501" else read_pku_reid
+    unpack(name, root)
+    exact, folder = locate(name, root)
+    read = (read_market1501 if name == "market1501" else
+            read_cuhk03 if name in CUHK03 else read_pku_reid)
     dataset = Dataset(exact, folder, read(folder))
     if exact in KNOWN:
         check_counts(dataset, KNOWN[exact])
@@ -68,17 +77,24 @@ def read_dataset(name: str, root: Path | str | None = None) -> Dataset:
 def locate(name: str, root: Path | str | None = None) -> tuple[str, Path]:
     """A data set's exact name, and the folder that the paths of its manifest start from.
 
-    ``root`` is the folder of the data set (default: ``data_root() / name``), or for a CSV the one
+    ``root`` is the folder of the data set (default: ``default_root(name)``), or for a CSV the one
     that its path starts from (default: ``data_root()``).
     """
     if name.endswith(".csv"):
         path = resolved(Path(root or data_root(), name))
         return path.stem, path.parent
-    check_choice("data set or .csv file", name, ("pku-reid", "market1501", "synthetic"))
-    folder = resolved(root or data_root() / name)
-    if name == "market1501" and (folder / MARKET_TOP).is_dir():
-        folder = folder / MARKET_TOP
-    return name + "-dev" * (name == "market1501" and _only_train(folder)), folder
+    check_choice("data set or .csv file", name, NAMES)
+    folder = _top(name, resolved(root or default_root(name)))
+    return (name + "-dev" * (name == "market1501" and _only_train(folder)),
+            folder / CUHK03.get(name, ""))
+
+
+def default_root(name: str) -> Path:
+    """The folder of a data set: in ``data_root()``, called like it.
+
+    CUHK03's detected boxes lie in the folder of the labeled ones.
+    """
+    return data_root() / name.removesuffix("-detected")
 
 
 def read_pku_reid(root: Path | str) -> pd.DataFrame:
@@ -99,6 +115,22 @@ def read_market1501(root: Path | str) -> pd.DataFrame:
         return check_manifest(_list_folders(root, MARKET1501), root)
     only_train = MARKET1501._replace(folders={"bounding_box_train": "train"})
     return check_manifest(split_market1501_dev(_list_folders(root, only_train)), root)
+
+
+def read_cuhk03(root: Path | str) -> pd.DataFrame:
+    """Manifest of CUHK03's new protocol, whose folders are called like Market-1501's, in ``root``
+    (``labeled`` or ``detected``). Names are ``<id>_c<cam>_<n>.png`` or ``.jpg``.
+
+    Source: Zhong et al. 2017 (arXiv:1701.08398), Sec. 4.1. Raises ValueError for the MATLAB files
+    of CUHK03 instead of the folders; other errors: see ``check_manifest``.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        refuse(root.parent, sorted(path.name for path in root.parent.rglob("*.mat")),
+               "MATLAB files, which are not read", "get the pictures of CUHK03-NP, as "
+               f"{root.name}/{{{','.join(CUHK03_NP.folders)}}}/{CUHK03_NP.example}: see "
+               "data/README.md")
+    return check_manifest(_list_folders(root, CUHK03_NP), root)
 
 
 def split_market1501_dev(listing: pd.DataFrame, n_train: int = 600) -> pd.DataFrame:
@@ -130,43 +162,29 @@ def check_counts(dataset: Dataset, known: dict[str, tuple[int, int]]) -> None:
                          f"or were added; get a complete copy (see data/README.md)\n{table}")
 
 
-def unpack_market1501(root: Path | str) -> None:
-    """Unpack Market-1501's zip files in ``root``, where its folders are not there yet."""
-    root = Path(root)
-    if not any((root / folder).exists() for folder in [*MARKET1501.folders, MARKET_TOP]):
-        _unpack_zip(root / f"{MARKET_TOP}.zip")
-    root = root / MARKET_TOP if (root / MARKET_TOP).is_dir() else root
-    for folder in MARKET1501.folders:
-        if not (root / folder).exists():
-            _unpack_zip(root / f"{folder}.zip")
+def unpack(name: str, root: Path | str | None = None) -> None:
+    """Unpack the zip files of Market-1501 or CUHK03, where their folders are not there yet.
 
-
-def _unpack_zip(archive: Path) -> None:
-    """Unpack ``<name>.zip``, if there is one, to the folder ``<name>``, or nothing of it."""
-    if not archive.is_file():
+    One zip holds all of it, next to the data set's folder (``<root>.zip``) or in it, or each of
+    its folders has one. Errors: see ``unpack_zip``.
+    """
+    if name not in TOPS:
         return
-    name, folder = archive.stem, archive.parent
-    try:
-        if not folder.stat().st_mode & 0o222:  # root could write here, but is not meant to
-            raise PermissionError("the folder is read-only")
-        with (tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".partial",
-                                          dir=folder) as partial,
-              zipfile.ZipFile(archive) as file):
-            refuse(archive, [path for path in file.namelist() if not manifest.stays_inside(path)],
-                    "paths that leave the folder", "do not trust this file")
-            size = sum(member.file_size for member in file.infolist())
-            if size > MARKET_SIZE:
-                raise ValueError(f"{archive} holds {size / 1e6:.0f} MB, expected at most "
-                                 f"{MARKET_SIZE / 1e6:.0f}; get Market-1501 from its authors")
-            file.extractall(partial)
-            if not Path(partial, name).is_dir():
-                raise ValueError(f"{archive} holds no folder {name}; unpack it there by hand")
-            Path(partial, name).rename(archive.with_suffix(""))
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"{archive} is a damaged zip file ({error}); download it again") from error
-    except OSError as error:
-        raise OSError(f"cannot unpack {archive} in its folder ({error}); put it into a "
-                      "folder that can be written and has room") from error
+    root, top = resolved(root or default_root(name)), TOPS[name]
+    inside = sorted(set(CUHK03.values()) if name in CUHK03 else MARKET1501.folders)
+    if not root.exists():
+        unpack_zip(root.with_name(f"{root.name}.zip"), [top, *inside])
+    if not any((root / folder).exists() for folder in [top, *inside]):
+        unpack_zip(root / f"{top}.zip", inside)
+    for folder in inside:
+        if not (_top(name, root) / folder).exists():
+            unpack_zip(_top(name, root) / f"{folder}.zip")
+
+
+def _top(name: str, root: Path) -> Path:
+    """The folder that the data set's zip holds, if ``root`` has it, else ``root``."""
+    top = root / TOPS.get(name, "")
+    return top if top.is_dir() else root
 
 
 def _only_train(root: Path) -> bool:

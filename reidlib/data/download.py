@@ -7,20 +7,35 @@ from dataclasses import replace
 from pathlib import Path
 
 from reidlib.data.audit import check_scorable
-from reidlib.data.datasets import read_dataset
+from reidlib.data.datasets import default_root, read_dataset
 from reidlib.data.manifest import Dataset
 from reidlib.utils.console import log
-from reidlib.utils.paths import data_root, resolved
+from reidlib.utils.paths import resolved
 
 PKU_URL = "https://github.com/aditi184/Person_Re-Identification"
 PKU_COMMIT = "854c7f2"
 PKU_CHECKSUM = "98a498c075aa451a50ccf9dea82dbd3eb190d753b304b2387b95632ce9d0e138"
 
-MARKET1501_HELP = """\
-Market-1501 cannot be downloaded without asking: its authors give it out for research.
-  1. Search for the Market-1501 data set page of its authors (Zheng, Shen, Tian, Wang, Wang, Tian:
-     "Scalable Person Re-identification: A Benchmark", ICCV 2015; Liang Zheng's project page).
-  2. Put Market-1501-v15.09.15.zip, as it is or unpacked, into
+# what it is, where to ask, what comes from there
+MARKET1501 = ("Market-1501", """\
+Search for the Market-1501 data set page of its authors (Zheng, Shen, Tian, Wang, Wang, Tian:
+     "Scalable Person Re-identification: A Benchmark", ICCV 2015; Liang Zheng's project page).""",
+              "Market-1501-v15.09.15.zip")
+CUHK03_NP = ("CUHK03 in its new protocol", """\
+Ask for CUHK03 at http://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html (Li, Zhao, Xiao,
+     Wang: "DeepReID", CVPR 2014); its pictures in the new protocol are described at
+     https://github.com/zhunzhong07/person-re-ranking, folder CUHK03-NP (Zhong, Zheng, Cao, Li:
+     "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017).""",
+             "cuhk03-np.zip with the folders labeled and detected")
+PAIR1 = ("The part cuhk03-np-pair1 of CUHK03", """\
+It has no page of its own, and its scores cannot be compared with published ones: rather ask
+     for all of CUHK03, see `reidlib download cuhk03-np`.""", "cuhk03-np-pair1.zip")
+ASK = {"market1501": MARKET1501, "cuhk03-np": CUHK03_NP, "cuhk03-np-detected": CUHK03_NP,
+       "cuhk03-np-pair1": PAIR1}
+HELP = """\
+{what} cannot be downloaded without asking: its authors give it out for research.
+  1. {where}
+  2. Put {files}, as it is or unpacked, into
      {root}
   3. Run this again: it unpacks and checks what it finds.
 """
@@ -102,16 +117,16 @@ def download_dataset(name: str, root: Path | None = None, url: str | None = None
     """
     if url and name != "pku-reid":
         raise ValueError(f"--url is {url}, but {name} is not downloaded; leave --url out")
-    folder = root or data_root() / name
     if name == "pku-reid":
-        return download_pku_reid(folder, url or PKU_URL)
-    if name == "market1501":
-        try:
-            return read_dataset(name, folder)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{error}\n\n{MARKET1501_HELP.format(root=folder)}") from error
+        return download_pku_reid(root or default_root(name), url or PKU_URL)
     path = Path(name)
-    dataset = read_dataset(str(path.resolve()) if path.is_file() else name, root)
+    try:
+        dataset = read_dataset(str(path.resolve()) if path.is_file() else name, root)
+    except FileNotFoundError as error:
+        if name not in ASK:
+            raise
+        what, where, files = ASK[name]
+        steps = HELP.format(what=what, where=where, files=files, root=root or default_root(name))
+        raise FileNotFoundError(f"{error}\n\n{steps}") from error
     check_scorable(dataset.manifest)
     return dataset

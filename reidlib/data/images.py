@@ -15,12 +15,15 @@ from torch import Tensor
 
 from reidlib.data.manifest import open_picture
 from reidlib.utils.console import log, progress_bar
+from reidlib.utils.parameters import height_width
 from reidlib.utils.paths import atomic_write, remove_leftovers, write_text
 
+Size = int | Sequence[int]  # pixels: a square, or (height, width)
 
-def open_images(root: Path, manifest: pd.DataFrame, size: int, cache: Path
-                ) -> UInt8[Tensor, "image 3 size size"]:
-    """The manifest's images, resized to ``size`` x ``size`` pixels, as a memory-mapped array.
+
+def open_images(root: Path, manifest: pd.DataFrame, size: Size, cache: Path
+                ) -> UInt8[Tensor, "image 3 height width"]:
+    """The manifest's images, resized to ``size``, as a memory-mapped array.
 
     ``cache`` is the array's file, 150 kB an image at 224 pixels; a small file next to it holds the
     checksums of the images it was made of and of its own pixels (a CRC takes below 1 s a GB). Where
@@ -31,7 +34,7 @@ def open_images(root: Path, manifest: pd.DataFrame, size: int, cache: Path
         ValueError: a file is not the one in the manifest.
         OSError: there is no room for the array.
     """
-    key, shape = _checksum(manifest, size), (len(manifest), 3, size, size)
+    key, shape = _checksum(manifest, size), (len(manifest), 3, *height_width(size))
     note = cache.with_suffix(".sha256")
     if cache.is_file() and note.is_file() and note.read_bytes().startswith(key.encode()):
         images = _mapped(cache)
@@ -58,8 +61,8 @@ def open_images(root: Path, manifest: pd.DataFrame, size: int, cache: Path
     return torch.from_numpy(_mapped(cache))
 
 
-def decode(root: Path, manifest: pd.DataFrame, size: int
-           ) -> Iterator[UInt8[np.ndarray, "3 size size"]]:
+def decode(root: Path, manifest: pd.DataFrame, size: Size
+           ) -> Iterator[UInt8[np.ndarray, "3 height width"]]:
     """Each image of the manifest, resized (bicubic); ValueError for a file that has changed."""
 
     def decoded(path: str, sha256: str) -> np.ndarray:
@@ -74,8 +77,9 @@ def decode(root: Path, manifest: pd.DataFrame, size: int
                                 len(manifest), "decoding images", "image")
 
 
-def read_images(paths: Sequence[Path | str], size: int) -> UInt8[Tensor, "image 3 size size"]:
-    """A few images as a model takes them: decoded and resized to its ``size`` in pixels."""
+def read_images(paths: Sequence[Path | str], size: Size
+                ) -> UInt8[Tensor, "image 3 height width"]:
+    """A few images as a model takes them: decoded and resized to its ``image_size``."""
     pictures = [_resized(Image.fromarray(load_picture(path)), size) for path in paths]
     return torch.from_numpy(np.stack(pictures))
 
@@ -88,14 +92,20 @@ def load_picture(path: Path | str) -> UInt8[np.ndarray, "height width 3"]:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _resized(picture: Image.Image, size: int) -> np.ndarray:
-    pixels = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+def _resized(picture: Image.Image, size: Size) -> np.ndarray:
+    pixels = np.asarray(picture.resize(height_width(size)[::-1], Image.Resampling.BICUBIC))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _checksum(manifest: pd.DataFrame, size: int) -> str:
+def size_text(size: Size) -> str:
+    """224 for a square, 256x128 for height and width: part of a cache's name."""
+    height, width = height_width(size)
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def _checksum(manifest: pd.DataFrame, size: Size) -> str:
     """Of the images' contents in their order, and what is made of them."""
-    text = "\n".join([f"upright, bicubic {size}", *manifest["sha256"]])
+    text = "\n".join([f"upright, bicubic {size_text(size)}", *manifest["sha256"]])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -131,21 +131,29 @@ def check_features(query: np.ndarray, gallery: np.ndarray) -> None:
 
 def embed_people(model: nn.Module, images: Tensor, people: pd.DataFrame) -> Embeddings:
     """``embed`` with what a manifest's rows say of the images: path, id, cam, sha256."""
-    return Embeddings(*embed(model, images),
+    numbers = getattr(model, "camera_numbers", None)  # any module can be embedded with
+    cams = numbers(people["cam"]) if numbers else None
+    return Embeddings(*embed(model, images, cams),
                     *(people[name].to_numpy(str) for name in ("path", "id", "cam", "sha256")))
 
 
 @torch.inference_mode()
-def embed(model: nn.Module, images: Tensor, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of uint8 images ``(image, 3, height, width)`` and of their mirrors, float32."""
+def embed(model: nn.Module, images: Tensor, cams: Tensor | None = None, batch_size: int = 64
+          ) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of uint8 images ``(image, 3, height, width)`` and of their mirrors, float32.
+
+    ``cams``: camera numbers of the images, for a model that takes them.
+    """
     model.eval()
     device = next(model.parameters()).device
     plain, mirrored = [], []
     try:
-        for batch in images.split(batch_size):
-            batch = batch.to(device)
-            plain.append(model.embed(batch).float().cpu())
-            mirrored.append(model.embed(batch.flip(-1)).float().cpu())
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            batch = images[rows].to(device)
+            known = () if cams is None else (cams[rows].to(device),)
+            plain.append(model.embed(batch, *known).float().cpu())
+            mirrored.append(model.embed(batch.flip(-1), *known).float().cpu())
     except torch.OutOfMemoryError as error:
         raise MemoryError(f"no memory left on {device} to embed {batch_size} images at a time: "
                           "take a smaller backbone or image_size, or --device cpu") from error

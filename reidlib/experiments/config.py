@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, field, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from reidlib.utils.parameters import (
     STRICT,
     Count,
+    ImageSize,
     NotNegative,
     Number,
     Positive,
@@ -30,23 +31,28 @@ class TrainConfig:
     preset: str = "baseline"
     seed: Seed = 0
     # model
+    model: Literal["la-transformer", "transreid", "aligned-reid", "deep-cosine"] = "la-transformer"
     backbone: str = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     backbone_args: Mapping[str, Any] = field(default_factory=dict, hash=False)  # to timm
     pretrained: Switch = True
-    image_size: Annotated[Size, Field(le=2048)] = 224  # pixels, square
+    image_size: ImageSize = 224            # pixels: a square, or [height, width]
+    stride: Size | None = None             # pixels from patch to patch of a ViT; None: side by side
     y_pooling: Switch = False              # Eq. 2
     local_weight: NotNegative = 8.0        # lambda of Eq. 1
     feature: Literal["mixed", "local", "neck"] = "mixed"  # retrieval: Eq. 1, public code, or neck
+    side_information: Switch = False       # TransReID: cameras are an input
     # loss; None switches a part off
     am_margin: Number | None = None        # AM-Softmax instead of cross-entropy
     am_scale: Positive = 30.0
     triplet_margin: Number | None = None
-    # optimisation: Adam
+    # optimisation: Adam, or SGD where there is a momentum
+    momentum: Annotated[NotNegative, Field(lt=1)] | None = None
     epochs: Count = 30
     batch_size: Annotated[Size, Field(ge=2)] = 32  # batch normalisation needs 2
     images_per_identity: Size | None = None  # K of P x K batches; None: plain shuffling
     lr: Positive = 3e-4                    # heads
     backbone_lr: Positive = 3e-4
+    scale_lr: Positive | None = None       # Deep Cosine's scale; None: as lr
     weight_decay: NotNegative = 5e-4
     schedule: Literal["blockwise", "end-to-end"] = "blockwise"
     release_every: Size = 2                # blockwise: epochs until one more block is released
@@ -56,6 +62,7 @@ class TrainConfig:
     layer_decay: Annotated[Positive, Field(le=1)] = 1.0  # factor of the rate, block to block below
     label_smoothing: Share = 0.0
     random_erasing: Share = 0.0            # share of images that lose a rectangle (Zhong 2020)
+    pad: Annotated[Count, Field(le=256)] = 0  # pixels around an image, then a random window of it
     clip_norm: Positive | None = None      # largest norm of the gradient of one step
     ema_decay: Annotated[NotNegative, Field(lt=1)] | None = None  # return running mean of weights
     validation_ids: Count = 0              # training identities held out; the best epoch counts
@@ -67,6 +74,7 @@ class TrainConfig:
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainConfig":
+        self._check_model()
         if self.validation_ids == 1:
             raise ValueError("validation_ids is 1; a score needs 2 or more identities, or 0 for "
                              "no validation")
@@ -90,6 +98,23 @@ class TrainConfig:
                              f"cannot be split into so many equal parts of {least} or more")
         return self
 
+    def _check_model(self) -> None:
+        """ValueError for a parameter of another model, or without what this one needs."""
+        for model, names in OWN.items():
+            for name in names if model != self.model else ():
+                if getattr(self, name) != FIELDS[name].default:
+                    raise ValueError(f"{name} is {getattr(self, name)!r}, which only {model} has, "
+                                     f"and model is {self.model}; leave one of them out")
+        if self.model in ("transreid", "aligned-reid") and (self.images_per_identity or 0) < 2:
+            raise ValueError(f"model {self.model} has a triplet loss and images_per_identity is "
+                             f"{self.images_per_identity}; set it to 2 or more")
+        if self.model == "deep-cosine" and (self.image_size != (128, 64) or self.pretrained
+                                            or self.schedule == "blockwise"):
+            raise ValueError(
+                f"model deep-cosine with image_size {self.image_size}, pretrained "
+                f"{self.pretrained}, schedule {self.schedule}; it takes image_size: [128, 64], "
+                "pretrained: false and schedule: end-to-end")
+
     @property
     def run_id(self) -> str:
         return f"{self.preset}-s{self.seed}"
@@ -106,3 +131,10 @@ class TrainConfig:
                    if value != getattr(default, name)}
         text = json.dumps([changed, data_checksum], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+# model -> the parameters that only it has
+OWN = {"la-transformer": ("y_pooling", "local_weight", "feature", "am_margin", "am_scale",
+                          "triplet_margin", "label_smoothing"),
+       "transreid": ("side_information",), "deep-cosine": ("scale_lr",)}
+FIELDS = {f.name: f for f in fields(TrainConfig)}

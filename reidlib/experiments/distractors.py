@@ -55,7 +55,7 @@ def score(query: Embeddings, gallery: Embeddings, others: Embeddings, flip: str)
 
 def embed_distractors(model: nn.Module, people: Dataset, name: str) -> Embeddings:
     """Their embeddings, block by block: nothing else is kept."""
-    starts, size = range(0, len(people.manifest), BLOCK), model.image_size[0]
+    starts, size = range(0, len(people.manifest), BLOCK), model.image_size
     done = []
     for start in progress_bar(starts, len(starts), name, "block", least=2):
         rows = people.manifest[start:start + BLOCK]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import timm
 
+from reidlib.data.datasets import CUHK03
 from reidlib.evaluation.protocols import SHOWN
 from reidlib.experiments.records import device_name, read_run
 from reidlib.experiments.runner import Experiment
@@ -17,6 +18,8 @@ TERMS = {
     "synthetic": "drawn by this project: no terms",
     "pku-reid": "PKU-Reid, CC BY-NC-SA 4.0 (Ma, Liu, Hu, Wang, Sun): not commercial, share alike",
     "market1501": "Market-1501, for research (Zheng et al., ICCV 2015)",
+    **dict.fromkeys(CUHK03, "CUHK03, for research (Li et al., CVPR 2014; split: Zhong et al., "
+                            "CVPR 2017)"),
 }
 CARD = Path(__file__).with_name("model_card.md.j2")
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from reidlib.data.images import load_picture, open_images
-from reidlib.evaluation.embeddings import FLIPS, Embeddings, embed_people
+from reidlib.data.images import Size, load_picture, open_images, size_text
+from reidlib.evaluation.embeddings import Embeddings, embed_people
 from reidlib.evaluation.match_ranks import RERANKING, cosine
 from reidlib.evaluation.protocols import PROTOCOLS
 from reidlib.evaluation.ranking import Ranking, rank_gallery
@@ -31,9 +31,9 @@ from reidlib.experiments.records import (
     write_run,
 )
 from reidlib.experiments.study import load_study, read_study
-from reidlib.experiments.train import backbone_hash, check_backbone, model_arguments, train
+from reidlib.experiments.train import backbone_hash, check_backbone, describe_model, train
+from reidlib.models.base import ReidModel
 from reidlib.models.files import load, save
-from reidlib.models.la_transformer import LATransformer
 from reidlib.utils import reproducibility
 from reidlib.utils.console import log
 from reidlib.utils.distributed import is_main, join_processes, n_processes, wait_for_all
@@ -128,8 +128,10 @@ class Experiment:
 
     def decode(self) -> None:
         """Decode all images now, once, before several runs start at a time."""
-        for split in ("train", "query", "gallery"):
-            self._images(split)
+        configs = [self.study.config(preset, 0) for preset in self.study.all_presets]
+        for size in dict.fromkeys(config.image_size for config in configs):
+            for split in ("train", "query", "gallery"):
+                self._images(split, size)
 
     def embeddings(self, preset: str, seed: int) -> tuple[Embeddings, Embeddings]:
         """Query and gallery embeddings of a finished run; see ``weights`` for errors."""
@@ -153,7 +155,7 @@ class Experiment:
         """
         return self._saved(preset, seed) / "weights.safetensors"
 
-    def model(self, preset: str, seed: int) -> LATransformer:
+    def model(self, preset: str, seed: int) -> ReidModel:
         """A finished run's model, ready to embed; ValueError where its weights are damaged."""
         with _damaged(self._saved(preset, seed)):
             return load(self.weights(preset, seed))
@@ -217,9 +219,8 @@ class Experiment:
     def _folder(self, config: TrainConfig) -> Path:
         return self.workspace.artifacts / f"{config.run_id}-{self._fingerprint(config)[:8]}"
 
-    def _images(self, split: str) -> Tensor:
-        size = self.study.config("baseline", 0).image_size
-        cache = self.workspace.artifacts / "images" / f"{split}-{size}.npy"
+    def _images(self, split: str, size: Size) -> Tensor:
+        cache = self.workspace.artifacts / "images" / f"{split}-{size_text(size)}.npy"
         return open_images(self.dataset.root, self._split(split), size, cache)
 
     def _split(self, split: str) -> pd.DataFrame:
@@ -228,25 +229,25 @@ class Experiment:
     def _train(self, config: TrainConfig, folder: Path) -> None:
         checkpoint = folder / "checkpoint.pt"
         if is_main():
-            self._images("train")  # made by one process, mapped by all
+            self._images("train", config.image_size)  # made by one process, mapped by all
         wait_for_all()
         made_of = {"reidlib": version("reidlib"), "backbone_sha256": backbone_hash(config)}
         key = {"configuration": config.fingerprint(""), "data set": self.dataset.checksum}
         if made_of["backbone_sha256"]:
             key["backbone"] = made_of["backbone_sha256"]
-        model, history = train(config, self._images("train"), self._split("train"), self.device,
-                               checkpoint, key, self.tracker)
+        model, history = train(config, self._images("train", config.image_size),
+                               self._split("train"), self.device, checkpoint, key, self.tracker)
         if not is_main():
             return
         start = time.perf_counter()
         for split in ("query", "gallery"):
-            embedded = embed_people(model, self._images(split), self._split(split))
+            embedded = embed_people(model, self._images(split, config.image_size),
+                                    self._split(split))
             embedded.save(folder / f"{split}.npz")
         cost = {"train_seconds": sum(row["seconds"] for row in history),
                 "embed_seconds": time.perf_counter() - start, "processes": n_processes(), **made_of,
                 **reproducibility.provenance(self.device)}
-        save(model, folder / "weights.safetensors",
-             *model_arguments(config, model.classifiers.classify.shape[2]))
+        save(model, folder / "weights.safetensors", describe_model(config, self._split("train")))
         names = None if history else ["epoch", "loss", "accuracy", "images", "seconds"]
         write_csv(folder / "history.csv", pd.DataFrame(history, columns=names))
         self._score(config, folder, cost)
@@ -256,11 +257,12 @@ class Experiment:
         """Score a run's saved embeddings and write its record, which says that it is finished."""
         query, gallery = _embeddings_in(folder)
         cuda = self.device if self.device.type == "cuda" else None
-        protocols = ("standard-all",) if self.study.folds else tuple(PROTOCOLS)
-        scores, per_query, cmc = evaluate(query, gallery, protocols=protocols, device=cuda,
-                                          reranked_flips=RERANKED_FLIPS)
+        protocols, flips = self.study.protocols or tuple(PROTOCOLS), self.study.flips
+        scores, per_query, cmc = evaluate(
+            query, gallery, flips, ("standard-all",) if self.study.folds else protocols,
+            reranked_flips=[flip for flip in RERANKED_FLIPS if flip in flips], device=cuda)
         rates = [true_positive_rates(query, gallery, cosine(query, gallery, flip)).assign(flip=flip)
-                 for flip in FLIPS]
+                 for flip in flips]
         write_run(folder, {
             "run_id": config.run_id, "study": self.study.name, "preset": config.preset,
             "seed": config.seed, "config": asdict(config),

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from reidlib.data.synthetic.spec import make_spec
+from reidlib.evaluation.protocols import PROTOCOLS
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import PAPER_PRESETS, PRESETS, make_config
 from reidlib.utils.errors import check_choice, plain, unknown
@@ -24,7 +25,7 @@ class Study:
     """One data set with one parameter file ``notebooks/params/<name>.yaml``."""
 
     name: str
-    dataset: str                       # "synthetic", "pku-reid", "market1501" or a CSV file
+    dataset: str                       # a name of data.datasets.NAMES, or a CSV file
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     train: Mapping[str, Any] = field(default_factory=dict)      # TrainConfig differences
     synthetic: Mapping[str, Any] = field(default_factory=dict)  # SyntheticSpec differences
@@ -33,6 +34,9 @@ class Study:
     checksum: str = ""                 # of the data; 01_data fills it in
     presets: tuple[str, ...] = ()      # what is run; () and no candidates: the paper's rows
     candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # its own presets
+    protocols: tuple[str, ...] = ()    # that runs are scored under; (): all
+    flips: Annotated[tuple[Literal["none", "query", "both"], ...], Field(min_length=1)] = (
+        "none", "query", "both")
     # identity cross-validation, see data.cross_validation.split_identities
     folds: Count = 0
     fold: Count | None = None          # one of them alone; None: each
@@ -42,6 +46,8 @@ class Study:
     def _fits_together(self) -> "Study":
         if not self.dataset.isprintable():
             raise ValueError(f"dataset is {self.dataset!r}; expected a name or the path of a CSV")
+        for protocol in self.protocols:
+            check_choice("protocol", protocol, PROTOCOLS)
         for what, values in (("seeds", self.seeds), ("presets", self.presets)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{what} are {list(values)}; expected different ones")
@@ -50,9 +56,9 @@ class Study:
                 raise ValueError(f"{name!r} is not a name for a preset or candidate; expected "
                                  "letters, digits, - and .")
         for name, changes in self.candidates.items():
-            if name in PRESETS or "image_size" in changes:
+            if name in PRESETS:
                 raise ValueError(f"candidate {name} is {changes!r}; expected a name that no "
-                                 "preset has, and no image_size")
+                                 "preset has")
         if not self.folds and (self.fold is not None or self.people != "all"):
             raise ValueError(f"fold is {self.fold} and people {self.people}, but there are no "
                              "folds; set folds, or leave them out")
@@ -60,7 +66,7 @@ class Study:
             raise ValueError(f"folds is {self.folds} and fold {self.fold}; expected 2 folds or "
                              "more, numbered from 0")
         # the baseline first: what is wrong with the study alone names no preset
-        for preset in ("baseline", *PRESETS, *self.candidates, *self.presets):
+        for preset in ("baseline", *self.all_presets):
             self.config(preset, self.seeds[0])
         make_spec(self.synthetic)
         return self

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from reidlib import losses
 from reidlib.data.batches import Batches, number_ids
 from reidlib.data.cross_validation import hold_out
 from reidlib.evaluation.embeddings import embed_people
@@ -17,8 +18,9 @@ from reidlib.evaluation.scoring import evaluate
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.study import Study
 from reidlib.losses import ReidLoss
-from reidlib.models.backbone import build_backbone, check_weights, find_weights
-from reidlib.models.la_transformer import LATransformer
+from reidlib.models.backbone import check_weights, find_weights
+from reidlib.models.base import ReidModel
+from reidlib.models.files import build
 from reidlib.training.build import build_sampler, build_schedule, compiled
 from reidlib.training.loop import TrainingOptions, fit
 from reidlib.training.optimisers import make_optimiser
@@ -26,22 +28,42 @@ from reidlib.utils import distributed, reproducibility
 from reidlib.utils.paths import Workspace, weights_root
 
 
-def build_model(config: TrainConfig, n_identities: int) -> LATransformer:
-    """The model of a run, freshly initialised from its seed (backbone weights where asked for)."""
+def build_model(config: TrainConfig, people: pd.DataFrame) -> ReidModel:
+    """The model of a run, freshly initialised from its seed (backbone weights where asked for).
+
+    ``people``: as for ``describe_model``.
+    """
     reproducibility.seed_globals(config.seed)
-    backbone, head = model_arguments(config, n_identities)
-    return LATransformer(build_backbone(pretrained=config.pretrained, **backbone), **head,
-                         gather=distributed.gather_rows)
+    return build(describe_model(config, people), config.pretrained, distributed.gather_rows)
 
 
-def model_arguments(config: TrainConfig, n_identities: int) -> tuple[dict, dict]:
-    """What a run's model is built of: arguments of ``build_backbone`` and ``LATransformer``."""
+def describe_model(config: TrainConfig, people: pd.DataFrame) -> dict:
+    """What a run's model is built of (see ``reidlib.models.files.build``).
+
+    ``people``: the training images, also those that are held out; one row an image: id and cam.
+    """
+    people = people[~hold_out(people["id"], config.validation_ids, config.seed)]
     backbone = {"name": config.backbone, "image_size": config.image_size,
                 "args": dict(config.backbone_args)}
-    head = {"n_identities": n_identities, "y_pooling": config.y_pooling,
-            "local_weight": config.local_weight, "feature": config.feature,
-            "cosine": config.am_margin is not None}
-    return backbone, head
+    if config.stride:
+        backbone["stride"] = config.stride
+    head = {"n_identities": people["id"].nunique()}
+    if config.model == "la-transformer":
+        head |= {"y_pooling": config.y_pooling, "local_weight": config.local_weight,
+                 "feature": config.feature, "cosine": config.am_margin is not None}
+    if config.side_information:
+        head["cameras"] = sorted(people["cam"].unique())
+    return {"model": config.model, "head": head,
+            "backbone": None if config.model == "deep-cosine" else backbone}
+
+
+def build_loss(config: TrainConfig) -> Callable[..., dict[str, Tensor]]:
+    """(*what the model gives, identities) -> named terms of the loss."""
+    if config.model == "la-transformer":
+        return ReidLoss(config.am_margin, config.am_scale, config.triplet_margin,
+                        config.label_smoothing)
+    return {"transreid": losses.transreid_loss, "aligned-reid": losses.aligned_reid_loss,
+            "deep-cosine": losses.cosine_softmax_loss}[config.model]
 
 
 def backbone_hash(config: TrainConfig) -> str | None:
@@ -73,7 +95,7 @@ def check_backbone(config: TrainConfig, record: dict) -> None:
 
 def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: torch.device,
           checkpoint: Path | None = None, key: Mapping[str, str] | None = None,
-          tracker: str | None = None) -> tuple[LATransformer, list[dict]]:
+          tracker: str | None = None) -> tuple[ReidModel, list[dict]]:
     """Train one model; returns it and its history.
 
     Args:
@@ -83,10 +105,11 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
         tracker: one of accelerate's, such as "tensorboard"; its files go next to the checkpoint.
     """
     held_out = hold_out(people["id"], config.validation_ids, config.seed)
-    labels, names = number_ids(people.loc[~held_out, "id"].tolist())
-    model = build_model(config, len(names)).to(device)
+    own = people[~held_out]
+    labels, _ = number_ids(own["id"].tolist())
+    model = build_model(config, people).to(device)
     optimiser = make_optimiser(model, config.lr, config.backbone_lr, config.weight_decay,
-                               config.layer_decay)
+                               config.layer_decay, config.momentum, config.scale_lr)
     validate = None
     if config.validation_ids:
         validate = validation(images[torch.from_numpy(held_out)], people[held_out])
@@ -95,8 +118,6 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
                               warmup_epochs=config.warmup_epochs)
     options = TrainingOptions(schedule, config.accumulate, config.clip_norm, config.ema_decay,
                               validate)
-    loss = ReidLoss(config.am_margin, config.am_scale, config.triplet_margin,
-                    config.label_smoothing)
     with (distributed.accelerated(device, config.precision, tracker=tracker, name=config.run_id,
                                   may_freeze=config.schedule == "blockwise",
                                   folder=checkpoint and checkpoint.parent) as accelerator,
@@ -106,8 +127,10 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
                                 config.images_per_identity, config.seed, distributed.n_processes())
         batches = Batches(images, labels, sampler, device, config.random_erasing,
                           fill=tuple(model.mean.flatten().tolist()),
-                          rows=torch.from_numpy(np.flatnonzero(~held_out)), share=distributed.share)
-        history = fit(model, batches.epoch, loss, optimiser, config.epochs, options,
+                          rows=torch.from_numpy(np.flatnonzero(~held_out)),
+                          cams=model.camera_numbers(own["cam"]), pad=config.pad,
+                          share=distributed.share)
+        history = fit(model, batches.epoch, build_loss(config), optimiser, config.epochs, options,
                       accelerator=accelerator, checkpoint=checkpoint, key=key, name=config.run_id)
     return model, history
 

@@ -66,7 +66,7 @@ def explained_row(model: LATransformer, ranking: Ranking, query: int, name: str,
     """
     hits = ranking.kept(query)[0][:k]
     row = ranked_row(ranking, query, name, lambda paths: [load_picture(root / p) for p in paths], k)
-    images = read_images([root / path for path in ranking.gallery.paths[hits]], model.image_size[0])
+    images = read_images([root / path for path in ranking.gallery.paths[hits]], model.image_size)
     patches, rest = contributions(model, images, ranking.query.emb[query])
     low, high = np.percentile(patches, [2, 98]).tolist()  # corners stand out and hide all else
     labels = [f"cos {own.sum() + other:.2f}\nrest {round(other, 2) + 0:.2f}"

@@ -9,6 +9,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 from torch import nn
 
+from reidlib.utils.parameters import height_width
 from reidlib.utils.paths import weights_root
 
 
@@ -62,7 +63,7 @@ def build_backbone(name: str, image_size: int | Sequence[int] = 224, pretrained:
         close = difflib.get_close_matches(name, timm.list_models()) or ["see timm.list_models()"]
         raise ValueError(f"unknown backbone {name!r}: timm {timm.__version__} does not have it; "
                          f"close: {', '.join(close)}")
-    size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+    size = height_width(image_size)
     one_size = timm.get_pretrained_cfg(name.split(".")[0]).fixed_input_size  # as ViTs have
     args = dict(args or {})
     if not pretrained:

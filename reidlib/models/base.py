@@ -1,10 +1,12 @@
 """What training and retrieval ask of every model: images of one size, normalised inside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+
+from reidlib.utils.console import log
 
 Gather = Callable[[Tensor], Tensor]
 
@@ -20,10 +22,15 @@ class ReidModel(nn.Module):
     ``forward`` gives a NamedTuple: first ``logits`` (batch, parts, identities), then what else the
     model's loss takes before the identities. ``embed`` gives unit-length retrieval features.
 
+    ``cameras`` are the names of those that a model knows; where there are any, ``forward`` and
+    ``embed`` take their numbers next to the images.
+
     Args:
         mean, std: per colour, of pixels from 0 to 1.
         gather: this process's rows -> those of all processes; heads and losses see the latter.
     """
+
+    cameras: tuple[str, ...] = ()
 
     def __init__(self, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float],
                  gather: Gather):
@@ -40,3 +47,17 @@ class ReidModel(nn.Module):
             raise ValueError(f"images are {tuple(images.shape[-2:])} pixels, this model takes "
                              f"{self.image_size}: resize them or build it with that image_size")
         return (images - self.mean) / self.std
+
+    def camera_numbers(self, cams: Iterable[str]) -> Int[Tensor, "image"] | None:
+        """Numbers of cameras by name, -1 for one that training never saw.
+
+        None for a model that takes no cameras.
+        """
+        if not self.cameras:
+            return None
+        cams, number = list(cams), {name: i for i, name in enumerate(self.cameras)}
+        unknown = sorted(set(cams) - set(number))
+        if unknown:
+            log(f"training never saw camera {', '.join(unknown)}, only {', '.join(number)}: its "
+                "images get the mean of the learnt vectors")
+        return torch.tensor([number.get(name, -1) for name in cams])

@@ -1,4 +1,4 @@
-"""Trained models as safetensors files that say how to build the model again."""
+"""Models from descriptions, and trained ones as safetensors files that hold theirs."""
 
 import json
 from collections.abc import Mapping
@@ -8,24 +8,42 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from reidlib.models.aligned_reid import AlignedReID
 from reidlib.models.backbone import build_backbone
+from reidlib.models.base import Gather, ReidModel, own_rows
+from reidlib.models.deep_cosine import DeepCosine
 from reidlib.models.la_transformer import LATransformer
+from reidlib.models.transreid import TransReID
 from reidlib.utils.paths import atomic_write, todays_names
 
+MODELS = {"la-transformer": LATransformer, "transreid": TransReID, "aligned-reid": AlignedReID,
+          "deep-cosine": DeepCosine}
 
-def save(model: LATransformer, path: Path, backbone: Mapping[str, Any],
-         head: Mapping[str, Any]) -> None:
-    """Write a trained model as safetensors, with what ``load`` needs to build it again.
 
-    ``backbone``: arguments of ``build_backbone`` but ``pretrained``; ``head``: those of
-    ``LATransformer`` but the backbone.
+def build(description: Mapping[str, Any], pretrained: bool = False,
+          gather: Gather = own_rows) -> ReidModel:
+    """A model, freshly initialised.
+
+    ``description``: "model", one of ``MODELS`` (default: the first); "backbone", arguments of
+    ``build_backbone`` but ``pretrained``, or None for a model that has none of timm's; "head",
+    the model's own arguments.
     """
-    built = json.dumps({"backbone": dict(backbone), "head": dict(head)}, sort_keys=True)
+    kind = MODELS[description.get("model", "la-transformer")]
+    head = todays_names(description["head"])
+    if description["backbone"] is None:
+        return kind(**head, gather=gather)
+    backbone = build_backbone(pretrained=pretrained, **description["backbone"])
+    return kind(backbone, **head, gather=gather)
+
+
+def save(model: ReidModel, path: Path, description: Mapping[str, Any]) -> None:
+    """Write a trained model as safetensors, with its ``description`` (see ``build``)."""
     with atomic_write(path) as partial:
-        save_file(model.state_dict(), partial, {"reidlib": built})
+        save_file(model.state_dict(), partial,
+                  {"reidlib": json.dumps(description, sort_keys=True)})
 
 
-def load(path: Path | str) -> LATransformer:
+def load(path: Path | str) -> ReidModel:
     """A model that ``save`` wrote, ready to embed. Needs no other file and no network.
 
     Raises:
@@ -38,8 +56,7 @@ def load(path: Path | str) -> LATransformer:
         with safe_open(path, "pt") as file:
             built = json.loads(file.metadata()["reidlib"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = LATransformer(build_backbone(pretrained=False, **built["backbone"]),
-                              **todays_names(built["head"]))
+        model = build(built)
     except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} does not hold a model of reidlib ({error or 'no description'}); "
                          "`make weights` and finished runs write such files") from error

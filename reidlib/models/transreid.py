@@ -5,6 +5,7 @@ He et al. 2021 (arXiv:2102.04378): overlapping patches (Sec. 3.1) are the backbo
 leaves open is as its public code has it.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -47,14 +48,14 @@ class TransReID(ReidModel):
     whose bias stays 0 (Luo et al. 2019, arXiv:1903.07071), the classifier has no bias.
 
     Args:
-        n_cameras: side information: every token gets ``camera_weight`` (lambda) times a learnt
-            vector of its image's camera. 0: without.
+        cameras: side information: every token gets ``camera_weight`` (lambda) times a learnt
+            vector of its image's camera. Their names; none: without.
         groups: of patches, and so local branches; 0: without, the paper's baseline.
     """
 
-    def __init__(self, backbone: nn.Module, n_identities: int, *, n_cameras: int = 0,
-                 camera_weight: float = 3.0, groups: int = 4, shift: int = 5,
-                 gather: Gather = own_rows):
+    def __init__(self, backbone: nn.Module, n_identities: int, *,
+                 cameras: Sequence[str] = (), camera_weight: float = 3.0, groups: int = 4,
+                 shift: int = 5, gather: Gather = own_rows):
         super().__init__(*input_of(backbone), gather)
         patch_grid(backbone)  # refuses what has none
         dim, branches = backbone.num_features, 1 + groups
@@ -63,9 +64,10 @@ class TransReID(ReidModel):
             backbone.local_branch = nn.Sequential(deepcopy(backbone.blocks[-1]),
                                                   deepcopy(backbone.norm))
         self.backbone = backbone
-        self.cameras = nn.Parameter(torch.empty(n_cameras, dim)) if n_cameras else None
-        if n_cameras:
-            nn.init.trunc_normal_(self.cameras, std=0.02)
+        self.cameras = tuple(cameras)
+        if cameras:
+            self.camera_vectors = nn.Parameter(torch.empty(len(cameras), dim))
+            nn.init.trunc_normal_(self.camera_vectors, std=0.02)
         self.neck = nn.BatchNorm1d(branches * dim)
         self.neck.bias.requires_grad_(False)
         self.classify = nn.Parameter(torch.empty(branches, dim, n_identities))
@@ -76,11 +78,11 @@ class TransReID(ReidModel):
         """The class token of each branch, the global one first."""
         vit = self.backbone
         tokens = vit._pos_embed(vit.patch_embed(self.normalised(images)))
-        if self.cameras is not None:
+        if self.cameras:
             tokens = tokens + self.camera_weight * self._side_information(cams)[:, None]
         elif cams is not None:
             raise ValueError("cameras given to a model without side information: build it with "
-                             "n_cameras, or leave them out")
+                             "cameras, or leave them out")
         shared = vit.blocks[:-1](vit.norm_pre(vit.patch_drop(tokens)))
         whole = vit.norm(vit.blocks[-1](shared))[:, :1]
         if not self.groups:
@@ -98,8 +100,8 @@ class TransReID(ReidModel):
         if cams.min() < -1 or cams.max() >= len(self.cameras):
             raise ValueError(f"camera numbers from {cams.min()} to {cams.max()}; expected 0 to "
                              f"{len(self.cameras) - 1}, or -1 for one that training never saw")
-        mean = self.cameras.mean(0, keepdim=True)
-        return torch.cat([self.cameras, mean])[cams]  # -1: the last
+        mean = self.camera_vectors.mean(0, keepdim=True)
+        return torch.cat([self.camera_vectors, mean])[cams]  # -1: the last
 
     def forward(self, images: UInt8[Tensor, "batch 3 height width"],
                 cams: Int[Tensor, "batch"] | None = None) -> TransReIDOutput:
@@ -115,7 +117,7 @@ class TransReID(ReidModel):
         With side information and a camera that training never saw (-1, or no ``cams`` at all) the
         image gets the mean of the learnt vectors.
         """
-        if self.cameras is not None and cams is None:
+        if self.cameras and cams is None:
             cams = torch.full((len(images),), -1, device=images.device)
         whole, local = self.features(images, cams).tensor_split([1], 1)
         return normalize(torch.cat([whole, local / max(self.groups, 1)], 1).flatten(1), dim=1)

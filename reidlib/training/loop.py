@@ -18,7 +18,7 @@ from reidlib.utils.distributed import accelerated, all_agree, is_main, prepared,
 from reidlib.utils.paths import remove_leftovers
 from reidlib.utils.reproducibility import peak_memory_mb
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor | tuple[Tensor, ...], Tensor]  # what the model takes, labels
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def fit(model: nn.Module, batches: Callable[[int], Iterable[Batch]], loss_fn: Ca
 
     Args:
         batches: epoch number -> (inputs, labels) of each batch, on the model's device; sized.
+            Inputs that are a tuple are the model's arguments.
         loss_fn: (*model(inputs), labels) -> named terms, whose sum is minimised.
         accelerator: precision, processes and trackers; default: one process in full precision.
         checkpoint: file written after every epoch; training continues from it where it exists.
@@ -168,7 +169,7 @@ def _accumulate_gradients(model: nn.Module, parts: list[Batch], loss_fn: Callabl
     for i, (inputs, labels) in enumerate(parts, 1):
         weight = len(labels) / size
         with accelerator.no_sync(model) if i < len(parts) else nullcontext():
-            output = model(inputs)
+            output = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
             terms = loss_fn(*output, labels)
             loss = sum(terms.values())
             accelerator.backward(loss * weight)
@@ -196,7 +197,7 @@ def _out_of_memory(parts: list[Batch], accelerator) -> str:
     precision = accelerator.mixed_precision.replace("no", "fp32")
     images = sum(len(labels) for _, labels in parts)
     return (f"no memory left on {accelerator.device} with a batch of {images}, "
-            f"{len(parts[0][0])} images at a time, precision {precision}: take `accumulate` twice "
+            f"{len(parts[0][1])} images at a time, precision {precision}: take `accumulate` twice "
             "as large (same batch_size, half the images at a time), precision: bf16, a smaller "
             "batch_size or a smaller backbone. Started again, the run goes on from its last epoch")
 

@@ -13,18 +13,23 @@ Schedule = Callable[[float], None]
 
 
 def make_optimiser(model: nn.Module, lr: float, backbone_lr: float, weight_decay: float,
-                   layer_decay: float = 1.0, momentum: float | None = None
-                   ) -> torch.optim.Optimizer:
+                   layer_decay: float = 1.0, momentum: float | None = None,
+                   scale_lr: float | None = None) -> torch.optim.Optimizer:
     """Adam with one learning rate for ``model.backbone``, if any, and one for everything else.
 
     With ``layer_decay`` below 1 each block of the backbone has that factor times the rate of the
     block above it, down to the patch embedding (Bao et al. 2022, arXiv:2106.08254). With
-    ``momentum`` it is SGD, and biases have twice the rate (He et al. 2021, public code).
+    ``momentum`` it is SGD, and biases have twice the rate (He et al. 2021, public code). With
+    ``scale_lr`` that is the rate of ``model.scale``: Adam moves a single number by about its rate a
+    step, whatever the gradient.
     """
     backbone = list(model.backbone.parameters()) if hasattr(model, "backbone") else []
-    known = {id(p) for p in backbone}
+    scale = [] if scale_lr is None else [model.scale]
+    known = {id(p) for p in (*backbone, *scale)}
     heads = [p for p in model.parameters() if id(p) not in known]
     groups = [{"params": heads, "lr": lr, "name": "heads"}]
+    if scale:
+        groups.append({"params": scale, "lr": scale_lr, "name": "scale"})
     if backbone and layer_decay == 1:
         groups.append({"params": backbone, "lr": backbone_lr, "name": "backbone"})
     elif backbone:

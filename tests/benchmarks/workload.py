@@ -99,7 +99,7 @@ class Step:
                                  **self.arguments)
 
     def model(self, n_identities: int) -> LATransformer:
-        return build_model(self.config(), n_identities)
+        return build_model(self.config(), pd.DataFrame({"id": range(n_identities)}))
 
     def config(self) -> TrainConfig:
         return make_config("improved", 0, {

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from reidlib.data import datasets, manifest
+from reidlib.data.audit import audit, check_scorable
 from reidlib.utils.paths import data_root
-from tests.data.made_up import ROWS, draw
+from tests.data.made_up import ROWS, draw, zipped
 
 
 @pytest.fixture
@@ -26,16 +27,18 @@ def market(tmp_path):
     return root
 
 
-def zipped(folder):
-    """Replace a folder by <folder>.zip."""
-    archive = folder.with_name(folder.name + ".zip")
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(folder.rglob("*")):
-            file.write(path, path.relative_to(folder.parent))
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
-    return archive
+@pytest.fixture
+def cuhk(tmp_path):
+    root = tmp_path / "cuhk03-np"
+    for seed, name in enumerate([
+            "bounding_box_train/0002_c1_1.png", "bounding_box_train/0010_c2_10.jpg",
+            "query/0001_c1_1.png", "query/0001_c2_6.png", "bounding_box_test/0001_c1_2.png",
+            "bounding_box_test/0001_c2_7.png"]):
+        draw(root / "labeled" / name, seed)
+        draw(root / "detected" / name, 10 + seed)
+    draw(root / "detected/bounding_box_train/0002_c1_3.png", 20)
+    (root / "labeled" / "query" / "Thumbs.db").write_bytes(b"clutter")
+    return root
 
 
 def test_pku_layout_becomes_a_manifest(pku):
@@ -66,46 +69,69 @@ def test_market_zip_is_unpacked_into_its_folder(market, tmp_path, one):
     expected = datasets.read_market1501(market)
     if one:
         archive = zipped(market.rename(tmp_path / datasets.MARKET_TOP))
-        datasets.unpack_market1501(tmp_path)
+        datasets.unpack("market1501", tmp_path)
         _, found = datasets.locate("market1501", tmp_path)
         assert found == tmp_path / datasets.MARKET_TOP
     else:
         archive = zipped(market / "bounding_box_test")
-        datasets.unpack_market1501(market)
+        datasets.unpack("market1501", market)
         _, found = datasets.locate("market1501", market)
         assert found == market
     pd.testing.assert_frame_equal(datasets.read_market1501(found), expected)
     assert archive.exists() and not list(tmp_path.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("fill, message", [
-    (lambda path: path.write_bytes(b"no zip"), "damaged zip"),
-    (lambda path: write_zip(path, "bounding_box_train/../../evil.jpg"), "leave the folder.*evil"),
-    (lambda path: write_zip(path, "other/0002_c1s1_000451_03.jpg"), "no folder bounding_box_train"),
-    (lambda path: write_zip(path, "bounding_box_train/a.jpg", bytes(2000)), "holds 0 MB, expected"),
-])
-def test_bad_zip_leaves_nothing(tmp_path, fill, message, monkeypatch):
-    monkeypatch.setattr(datasets, "MARKET_SIZE", 1000)
-    root = tmp_path / "market1501"
-    root.mkdir()
-    fill(root / "bounding_box_train.zip")
-    with pytest.raises(ValueError, match=message):
-        datasets.unpack_market1501(root)
-    assert [p.name for p in tmp_path.rglob("*")] == ["market1501", "bounding_box_train.zip"]
+def test_cuhk03_folders_are_chosen_by_name(cuhk, monkeypatch):
+    monkeypatch.setenv("REIDLIB_DATA", str(cuhk.parent))
+    monkeypatch.setattr(datasets, "KNOWN", {})
+    labeled, detected = (datasets.read_dataset(name) for name in ("cuhk03-np",
+                                                                  "cuhk03-np-detected"))
+    assert labeled.root == cuhk / "labeled" and detected.root == cuhk / "detected"
+    assert labeled.manifest[manifest.LISTING].to_numpy().tolist() == [
+        ["bounding_box_train/0002_c1_1.png", "0002", "c1", "train"],
+        ["bounding_box_train/0010_c2_10.jpg", "0010", "c2", "train"],
+        ["query/0001_c1_1.png", "0001", "c1", "query"],
+        ["query/0001_c2_6.png", "0001", "c2", "query"],
+        ["bounding_box_test/0001_c1_2.png", "0001", "c1", "gallery"],
+        ["bounding_box_test/0001_c2_7.png", "0001", "c2", "gallery"]]
+    assert detected.counts()["images"].tolist() == [3, 2, 2]
+    content = (cuhk / "detected/query/0001_c1_1.png").read_bytes()
+    assert hashlib.sha256(content).hexdigest() in set(detected.manifest["sha256"])
 
 
-def write_zip(path, member, content=b"x"):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(member, content)
+@pytest.mark.parametrize("zips", ["next to the folder", "next to it, with the folder", "in it",
+                                  "in it, with the folder", "one a folder"])
+def test_cuhk03_zip_is_found(cuhk, tmp_path, zips):
+    expected = datasets.read_cuhk03(cuhk / "labeled")
+    if zips == "one a folder":
+        archive = zipped(cuhk / "labeled")
+    else:
+        archive = zipped(cuhk, tmp_path if "with" in zips else cuhk)
+    if zips.startswith("in it"):
+        cuhk.mkdir()
+        archive = archive.rename(cuhk / archive.name)
+    datasets.unpack("cuhk03-np", cuhk)
+    _, found = datasets.locate("cuhk03-np", cuhk)
+    pd.testing.assert_frame_equal(datasets.read_cuhk03(found), expected)
+    content = archive.stat()
+    datasets.unpack("cuhk03-np", cuhk)  # again: nothing to do
+    assert archive.stat() == content and not list(tmp_path.rglob("*.partial"))
 
 
-def test_read_only_folder_is_not_written_to(market):
-    zipped(market / "query")
-    market.chmod(0o555)
-    with pytest.raises(OSError, match="cannot unpack .*query.zip.*read-only"):
-        datasets.unpack_market1501(market)
-    market.chmod(0o755)
-    assert not (market / "query").exists()
+def test_cuhk03_has_its_full_name_only_when_complete(cuhk):
+    for name, images in [("cuhk03-np", 7368), ("cuhk03-np-detected", 7365),
+                         ("cuhk03-np-pair1", 4145)]:
+        with pytest.raises(ValueError, match=rf"not the known {name}:(?s:.)*train .* {images}\n"):
+            datasets.read_dataset(name, cuhk)
+
+
+def test_cuhk03_in_matlab_files(tmp_path):
+    (tmp_path / "cuhk03_release").mkdir()
+    for name in ("cuhk03_release/cuhk-03.mat", "cuhk03_new_protocol_config_detected.mat"):
+        (tmp_path / name).write_bytes(b"MATLAB 5.0 MAT-file")
+    with pytest.raises(ValueError, match=r"\(2\): cuhk-03.mat, cuhk03_new.* as detected/{bounding_"
+                       r"box_train,query,bounding_box_test}/0003_c1_1.png.*README"):
+        datasets.read_dataset("cuhk03-np-detected", tmp_path)
 
 
 def test_dev_split_by_hand():
@@ -151,6 +177,8 @@ def test_missing_csv_and_unknown_name(tmp_path):
         datasets.read_dataset("none.csv", tmp_path)
     with pytest.raises(ValueError, match="unknown data set or .csv file 'duke'; known: pku-reid"):
         datasets.read_dataset("duke")
+    with pytest.raises(ValueError, match="'cuhk3-np' .did you mean 'cuhk03-np"):
+        datasets.read_dataset("cuhk3-np", tmp_path)
 
 
 def test_missing_and_empty_folders(pku):
@@ -182,6 +210,13 @@ def test_market_name_that_does_not_parse(market):
         datasets.read_market1501(market)
 
 
+@pytest.mark.parametrize("name", ["0001_c1.png", "0001_1_1.png", "0001_c1_1.gif", "1_001_1_01.png"])
+def test_cuhk03_name_that_does_not_parse(cuhk, name):
+    draw(cuhk / "labeled/query" / name)
+    with pytest.raises(ValueError, match=f"not like 0003_c1_1.png.*{name}"):
+        datasets.read_cuhk03(cuhk / "labeled")
+
+
 def test_market_with_a_folder_missing(market):
     zipped(market / "query").unlink()
     with pytest.raises(FileNotFoundError, match="no folder .*query"):
@@ -195,14 +230,46 @@ def test_known_counts_are_compared_by_name(pku):
     assert re.search(r"found +expected.*\ntrain +2 +2 +62 +992\n", str(error.value), re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["pku-reid", "market1501"])
+@pytest.mark.parametrize("name", ["pku-reid", "market1501", "cuhk03-np", "cuhk03-np-detected"])
 def test_real_data(name):
-    """Market-1501 only if it is unpacked: a test does not write into the data folder."""
-    root = data_root() / name
-    unpacked = ["train", "bounding_box_train", datasets.MARKET_TOP]
-    if not any((root / folder).is_dir() for folder in unpacked):
+    """Only if it is unpacked: a test does not write into the data folder."""
+    _, root = datasets.locate(name)
+    if not any((root / folder).is_dir() for folder in ["train", "bounding_box_train"]):
         pytest.skip(f"no unpacked {name} in REIDLIB_DATA")
     dataset = datasets.read_dataset(name)
     assert dataset.name in datasets.KNOWN
-    counts = {split: tuple(row) for split, row in dataset.counts().T.items()}
-    assert counts == datasets.KNOWN[dataset.name]
+    assert counts_of(dataset) == datasets.KNOWN[dataset.name]
+
+
+def counts_of(dataset):
+    return {split: tuple(row) for split, row in dataset.counts().T.items()}
+
+
+def test_real_pair1_from_its_zip(tmp_path, monkeypatch):
+    archive = data_root() / "cuhk03-np-pair1.zip"
+    if not archive.is_file():
+        pytest.skip("no cuhk03-np-pair1.zip in REIDLIB_DATA")
+    (tmp_path / archive.name).symlink_to(archive)
+    monkeypatch.setenv("REIDLIB_DATA", str(tmp_path))
+    dataset = datasets.read_dataset("cuhk03-np-pair1")
+    assert counts_of(dataset) == {"train": (427, 4145), "query": (416, 832), "gallery": (416, 3200)}
+    assert set(dataset.manifest["cam"]) == {"c1", "c2"}
+    assert dataset.manifest["height"].max() == 256
+    check_scorable(dataset.manifest)
+    checks = audit(dataset.manifest).set_index("check")["count"]
+    assert checks[["identities in train and test", "query copies in gallery",
+                   "queries without a match"]].tolist() == [0, 0, 0]
+
+
+def test_names_in_the_real_zips_of_market():
+    archives = [data_root() / "market1501" / f"{folder}.zip"
+                for folder in datasets.MARKET1501.folders]
+    if not all(archive.is_file() for archive in archives):
+        pytest.skip("no zips of Market-1501 in REIDLIB_DATA")
+    names = [Path(name).name for archive in archives for name in zipfile.ZipFile(archive).namelist()
+             if not name.endswith("/")]
+    names = [name for name in names if name.endswith(".jpg")]
+    assert len(names) == 12936 + 3368 + 19732
+    assert all(re.fullmatch(datasets.MARKET1501.name, name) for name in names)
+    assert sum(name.endswith(".jpg.jpg") for name in names) == 24
+    assert sum(name.startswith("-1_") for name in names) == 3819

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 
@@ -134,6 +135,19 @@ def test_market1501_says_where_to_ask(tmp_path, monkeypatch, capsys):
     assert str(tmp_path / "market1501") in printed
 
 
+@pytest.mark.parametrize("name, folder, words", [
+    ("cuhk03-np", "cuhk03-np", "labeled/bounding_box_train.*www.ee.cuhk.edu.hk.*CVPR 2017"),
+    ("cuhk03-np-detected", "cuhk03-np", "detected/bounding_box_train.*for research.*Zhong"),
+    ("cuhk03-np-pair1", "cuhk03-np-pair1", "cannot be compared.*cuhk03-np-pair1.zip"),
+])
+def test_cuhk03_says_where_to_ask(tmp_path, monkeypatch, capsys, name, folder, words):
+    monkeypatch.setenv("REIDLIB_DATA", str(tmp_path))
+    assert cli.main(["download", name]) == 1
+    printed = capsys.readouterr().err
+    assert re.search(words, printed, re.S) and f"{tmp_path / folder}\n" in printed
+    assert not list(tmp_path.iterdir())
+
+
 def test_synthetic_needs_nothing(capsys):
     assert cli.main(["download", "synthetic"]) == 0
     assert "nothing to download" in capsys.readouterr().out
@@ -158,7 +172,7 @@ def test_own_csv_is_checked(tmp_path, capsys):
     assert "train/003/01_1.png (zero bytes)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["synthetic", "market1501", "people.csv"])
+@pytest.mark.parametrize("name", ["synthetic", "market1501", "cuhk03-np", "people.csv"])
 def test_an_address_is_refused_for_what_is_not_downloaded(name, capsys):
     assert cli.main(["download", name, "--url", "there"]) == 1
     assert f"--url is there, but {name} is not downloaded" in capsys.readouterr().err

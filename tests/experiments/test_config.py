@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from reidlib.experiments.config import TrainConfig
-from reidlib.experiments.presets import make_config
+from reidlib.experiments.presets import PRESETS, make_config
 from reidlib.experiments.records import read_run
 from reidlib.experiments.study import read_study
 from reidlib.utils.paths import ROOT, Workspace
@@ -19,15 +19,16 @@ TRACKED = sorted(path.parent.relative_to(ROOT / "reports").as_posix()
 def test_defaults_stay_for_they_are_part_of_every_old_fingerprint():
     """A new field needs a line here; a changed default would give old results a new meaning."""
     assert asdict(TrainConfig()) == {
-        "preset": "baseline", "seed": 0,
+        "preset": "baseline", "seed": 0, "model": "la-transformer",
         "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "backbone_args": {},
-        "pretrained": True, "image_size": 224, "y_pooling": False, "local_weight": 8.0,
-        "feature": "mixed", "am_margin": None, "am_scale": 30.0, "triplet_margin": None,
-        "epochs": 30, "batch_size": 32, "images_per_identity": None, "lr": 3e-4,
-        "backbone_lr": 3e-4, "weight_decay": 5e-4, "schedule": "blockwise", "release_every": 2,
-        "lr_decay": 0.8, "warmup_epochs": None, "layer_decay": 1.0, "label_smoothing": 0.0,
-        "random_erasing": 0.0, "clip_norm": None, "ema_decay": None, "validation_ids": 0,
-        "precision": "fp32", "accumulate": 1, "compiled": False, "deterministic": False}
+        "pretrained": True, "image_size": 224, "stride": None, "y_pooling": False,
+        "local_weight": 8.0, "feature": "mixed", "side_information": False, "am_margin": None,
+        "am_scale": 30.0, "triplet_margin": None, "momentum": None, "epochs": 30, "batch_size": 32,
+        "images_per_identity": None, "lr": 3e-4, "backbone_lr": 3e-4, "scale_lr": None,
+        "weight_decay": 5e-4, "schedule": "blockwise", "release_every": 2, "lr_decay": 0.8,
+        "warmup_epochs": None, "layer_decay": 1.0, "label_smoothing": 0.0, "random_erasing": 0.0,
+        "pad": 0, "clip_norm": None, "ema_decay": None, "validation_ids": 0, "precision": "fp32",
+        "accumulate": 1, "compiled": False, "deterministic": False}
 
 
 def test_a_configuration_is_frozen_and_a_changed_copy_is_checked():
@@ -89,7 +90,24 @@ def test_the_former_name_of_a_parameter_is_still_read():
     ("compiled: 1", "compiled is 1; expected true or false"),
     ("backbone: 3", "backbone is 3; expected text"),
     ("backbone_args: [1]", "backbone_args is [1]; expected `key: value` lines"),
-    ("image_size: 4096", "image_size is 4096; expected 2048 or less"),
+    ("image_size: 4096", "image_size is 4096; expected pixels from 1 to 2048: one number for a "
+                         "square, or [height, width]"),
+    ("image_size: [256, 128, 3]", "image_size is [256, 128, 3]; expected pixels from 1 to 2048: "
+                                  "one number for a square, or [height, width]"),
+    ("image_size: '224'", "image_size is '224'; expected pixels from 1 to 2048: one number for a "
+                          "square, or [height, width]"),
+    ("{model: transreid, images_per_identity: 4, feature: neck}",
+     "feature is 'neck', which only la-transformer has, and model is transreid; leave one of them "
+     "out"),
+    ("side_information: true", "side_information is True, which only transreid has, and model is "
+                               "la-transformer; leave one of them out"),
+    ("model: aligned-reid", "model aligned-reid has a triplet loss and images_per_identity is "
+                            "None; set it to 2 or more"),
+    ("model: deep-cosine", "model deep-cosine with image_size 224, pretrained True, schedule "
+                           "blockwise; it takes image_size: [128, 64], pretrained: false and "
+                           "schedule: end-to-end"),
+    ("preset: transread", "unknown preset of mine 'transread' (did you mean 'transreid'?); known: "
+                          + ", ".join(PRESETS)),
     ("batch_size: 1", "batch_size is 1; expected 2 or more"),
     ("local_weight: -1.0", "local_weight is -1.0; expected 0 or more"),
     ("ema_decay: 1.5", "ema_decay is 1.5; expected a number below 1"),

@@ -25,7 +25,8 @@ def test_presets_are_differences_on_top_of_the_study():
 
 
 def test_every_result_row_has_its_preset_and_every_preset_its_row():
-    assert {row.preset for row in ROWS} == set(PRESETS)
+    systems = {name for name, changes in PRESETS.items() if "model" in changes}
+    assert {row.preset for row in ROWS} == set(PRESETS) - systems
     for row in presets.SAME_RATE:
         name = row.preset.removesuffix("-1e-4")
         assert PRESETS[row.preset] == {**PRESETS[name],

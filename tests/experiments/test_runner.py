@@ -56,8 +56,8 @@ def test_scores_are_those_of_the_per_query_table(lab):
 
 def test_untrained_is_the_baseline_before_its_first_step(lab, study):
     query, _ = lab.embeddings("untrained", 0)
-    model = build_model(study.config("baseline", 0), 6)
-    images = lab._images("query")
+    model = build_model(study.config("baseline", 0), lab._split("train"))
+    images = lab._images("query", 32)
     np.testing.assert_allclose(embed(model, images)[0], query.emb, atol=1e-6)
 
 

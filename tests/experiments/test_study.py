@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from reidlib.evaluation.protocols import PROTOCOLS
 from reidlib.experiments.presets import PAPER_PRESETS
 from reidlib.experiments.study import load_study, read_study, write_study
 from reidlib.utils.paths import PARAMS, Workspace
@@ -86,7 +87,8 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, content, reas
 
 @pytest.mark.parametrize("line, message", [
     ("train: {image_size: 1000000}",
-     "mine.yaml: image_size is 1000000; expected 2048 or less"),
+     "mine.yaml: image_size is 1000000; expected pixels from 1 to 2048: one number for a square, "
+     "or [height, width]"),
     ("seeds: []", "mine.yaml: seeds is []; expected a list that is not empty"),
     ("seeds: 3", "mine.yaml: seeds is 3; expected a list"),
     ("seeds: [1, 1]", "mine.yaml: seeds are [1, 1]; expected different ones"),
@@ -123,9 +125,10 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, content, reas
     ("candidates: [a]", "mine.yaml: candidates is ['a']; expected `key: value` lines"),
     ("candidates: {a: 3}", "mine.yaml: candidates.a is 3; expected `key: value` lines"),
     ("candidates: {best: {}}", "mine.yaml: candidate best is {}; expected a name that no preset "
-                               "has, and no image_size"),
-    ("candidates: {a: {image_size: 64}}", "mine.yaml: candidate a is {'image_size': 64}; expected "
-                                          "a name that no preset has, and no image_size"),
+                               "has"),
+    ("protocols: [standart]", "mine.yaml: unknown protocol 'standart' (did you mean 'standard'?); "
+                              "known: " + ", ".join(PROTOCOLS)),
+    ("flips: []", "mine.yaml: flips is []; expected a list that is not empty"),
 ])
 def test_a_bad_value_of_a_study_is_named_with_what_was_expected(load, line, message):
     text = f"{{dataset: x, {line[1:]}" if line.startswith("{") else f"dataset: x\n{line}"

@@ -20,7 +20,8 @@ def test_a_saved_model_comes_back(make_images, tmp_path, name):
     head = {"n_identities": 5, "y_pooling": True, "feature": "mixed", "cosine": True}
     model = LATransformer(build_backbone(pretrained=False, **BACKBONE), **head, local_weight=2.0)
     model(make_images(4))  # moves batch normalisation's statistics
-    files.save(model, tmp_path / "model.safetensors", BACKBONE, {**head, name: 2.0})
+    files.save(model, tmp_path / "model.safetensors",
+               {"backbone": BACKBONE, "head": {**head, name: 2.0}})
     found = files.load(tmp_path / "model.safetensors")
     assert not found.training and (found.y_pooling, found.local_weight) == (True, 2.0)
     images = make_images(3)
@@ -44,6 +45,6 @@ def test_what_is_no_model_is_refused(make_model, tmp_path):
         with pytest.raises(ValueError, match="does not hold a model of reidlib"):
             files.load(path)
     wider = {**BACKBONE, "args": {"patch_size": 8}}
-    files.save(make_model(), path, wider, {"n_identities": 5})
+    files.save(make_model(), path, {"backbone": wider, "head": {"n_identities": 5}})
     with pytest.raises(ValueError, match="does not hold the weights of the model that it descr"):
         files.load(path)

@@ -65,10 +65,10 @@ def slow_features(model, images, vectors):
 
 
 def test_branches_equal_the_loop(make, make_images):
-    model, images, cams = make(n_cameras=2).eval(), make_images(3, SIZE), torch.tensor([1, 0, 1])
+    model, images, cams = make(cameras="ab").eval(), make_images(3, SIZE), torch.tensor([1, 0, 1])
     for parameter in model.backbone.local_branch.parameters():
         nn.init.normal_(parameter, std=0.1)  # no longer the global branch's
-    want = slow_features(model, images, model.cameras[cams])
+    want = slow_features(model, images, model.camera_vectors[cams])
     torch.testing.assert_close(model(images, cams).features, want, rtol=1e-4, atol=1e-5)
     whole = torch.cat([want[:, 0], *(want[:, i] / 4 for i in range(1, 5))], 1)
     want = whole / whole.norm(dim=1, keepdim=True)
@@ -83,9 +83,9 @@ def test_the_local_branch_starts_as_the_last_block(make):
 
 
 def test_a_camera_never_seen_gets_the_mean_vector(make, make_images):
-    model, images = make(n_cameras=3).eval(), make_images(2, SIZE)
-    nn.init.normal_(model.cameras)
-    mean = model.cameras.mean(0).expand(2, -1)
+    model, images = make(cameras="abc").eval(), make_images(2, SIZE)
+    nn.init.normal_(model.camera_vectors)
+    mean = model.camera_vectors.mean(0).expand(2, -1)
     found = model.embed(images, torch.tensor([-1, 2]))
     torch.testing.assert_close(model.embed(images)[0], found[0])
     assert not torch.allclose(model.embed(images)[1], found[1], atol=1e-3)
@@ -98,12 +98,12 @@ def test_a_camera_never_seen_gets_the_mean_vector(make, make_images):
 @pytest.mark.parametrize("cams", [[3, 0], [-2, 0]])
 def test_a_camera_number_out_of_range_is_refused(make, make_images, cams):
     with pytest.raises(ValueError, match="camera numbers from .*expected 0 to 2, or -1"):
-        make(n_cameras=3)(make_images(2, SIZE), torch.tensor(cams))
+        make(cameras="abc")(make_images(2, SIZE), torch.tensor(cams))
 
 
 def test_cameras_are_asked_for_where_they_count_and_refused_where_not(make, make_images):
     with pytest.raises(ValueError, match="give the number of each image's camera"):
-        make(n_cameras=3)(make_images(2, SIZE))
+        make(cameras="abc")(make_images(2, SIZE))
     with pytest.raises(ValueError, match="without side information"):
         make()(make_images(2, SIZE), torch.tensor([0, 0]))
     with pytest.raises(ValueError, match="no class token"):
@@ -125,7 +125,7 @@ def test_necks_and_classifiers_equal_separate_ones(make, make_images):
 
 
 def test_every_parameter_learns_but_the_necks_bias(make, make_images):
-    model, ids, cams = make(n_cameras=2), torch.arange(4) // 2, torch.tensor([0, 1, 0, 1])
+    model, ids, cams = make(cameras="ab"), torch.arange(4) // 2, torch.tensor([0, 1, 0, 1])
     assert not model.neck.bias.requires_grad and not model.neck.bias.any()
     assert_all_learn(model, transreid_loss(*model(make_images(4, SIZE), cams), ids))
 

@@ -9,6 +9,7 @@ import sys
 from contextlib import closing
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
@@ -39,7 +40,7 @@ def three_steps(schedule: str, sampler: str, accumulate: int = 1):
     config = make_config("improved", 0, {**backbone, "schedule": schedule})
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (N, 3, 64, 64), np.uint8))
     ids = torch.arange(N) % IDENTITIES
-    model = build_model(config, IDENTITIES)
+    model = build_model(config, pd.DataFrame({"id": range(IDENTITIES)}))
     optimiser = make_optimiser(model, 1e-3, 1e-3, 5e-4)
     if sampler == "identities":
         order = IdentitySampler(ids.numpy(), 8 // accumulate, 4, 0, distributed.n_processes())
