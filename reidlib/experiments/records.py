@@ -88,7 +88,8 @@ def check_scores(record: dict) -> None:
     """ValueError unless a record's scores are the means of its per-query table."""
     table = read_tables([record], "per_query").rename(columns={"AP": "mAP", "INP": "mINP"})
     try:
-        groups = table.groupby(["protocol", "flip", "reranked"])
+        keys = ["protocol", "flip", "reranked", *table.columns.intersection(["local"])]
+        groups = table.groupby(keys)
         found = groups[SCORES].mean().assign(n_query=groups.size(),
                                              n_valid_query=groups["mAP"].count())
         said = pd.DataFrame(record["scores"]).set_index(found.index.names)[found.columns]
@@ -108,8 +109,9 @@ def largest_gap(run: dict, other: dict) -> float:
 
     An older record may lack a way of retrieval that today's has: what both have is compared.
     """
-    both = pd.DataFrame(run["scores"]).merge(pd.DataFrame(other["scores"]),
-                                             on=["protocol", "flip", "reranked"])
+    one, two = pd.DataFrame(run["scores"]), pd.DataFrame(other["scores"])
+    keys = ["protocol", "flip", "reranked", *one.columns.intersection(["local"])]
+    both = one.merge(two, on=keys)
     return float((both["mAP_x"] - both["mAP_y"]).abs().max())
 
 
