@@ -232,7 +232,7 @@ def score(features: Annotated[Path, typer.Argument(
 
     Cosine and Euclidean distance, with and without re-ranking, with 95 % intervals over people.
     """
-    from reidlib.experiments.score import score_file
+    from reidlib.experiments.feature_scores import score_file
     from reidlib.report.feature_scores import check_format, render_scores
     from reidlib.utils.paths import check_target, write_text
 

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score
 
 from reidlib.evaluation.protocols import PROTOCOLS
 from reidlib.experiments.records import read_run
-from reidlib.experiments.score import RERANKED, score_file
+from reidlib.experiments.feature_scores import RERANKED, score_file
 
 N = 60
 

@@ -9,7 +9,7 @@ from reidlib.data.manifest import JUNK_ID
 from reidlib.evaluation.features import Features, labels, read_features
 from reidlib.evaluation.match_ranks import cosine, euclidean
 from reidlib.evaluation.protocols import PROTOCOLS, get_protocol
-from reidlib.evaluation.scoring import query_tables, summarise_queries
+from reidlib.evaluation.scoring import by_sides, query_tables, summarise_queries
 from reidlib.experiments.records import Scored
 from reidlib.utils.console import progress_bar
 from reidlib.utils.errors import refuse
@@ -79,12 +79,13 @@ def _score(path: Path, features: Features, flip: str, reranked: bool) -> Scored:
     tables = []
     for row, sides, measure, chosen in progress_bar(work, len(work), f"scoring {path.name}",
                                                     "distance", least=0):
-        for protocol, table, _ in query_tables(*sides, measure, chosen):
-            reason = _unscored(table, protocol)
-            if reason:
-                left_out[protocol] = reason
-            else:
-                tables.append(table.assign(row=row, protocol=protocol))
+        for *pair, shared in by_sides(*sides, chosen):
+            for protocol, table in query_tables(*pair, measure(*pair), shared):
+                reason = _unscored(table, protocol)
+                if reason:
+                    left_out[protocol] = reason
+                else:
+                    tables.append(table.assign(row=row, protocol=protocol))
     if not tables:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise ValueError(f"{path}: no protocol can be scored. {reasons}")
