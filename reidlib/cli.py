@@ -159,6 +159,18 @@ def run_study(study: Study = "synthetic", device: Device = "auto", workspace: Fo
 
 
 @app.command()
+def table1(workspace: Folder = ROOT) -> None:
+    """Write the page of the paper's Table 1 from its finished runs.
+
+    The studies table1-market1501, table1-cuhk03 and table1-published make them; nothing is trained
+    here.
+    """
+    from reidlib.report.table1_page import NAME, write_page
+
+    log(f"report.html and {write_page(open_workspace(NAME, workspace).root)}")
+
+
+@app.command()
 def distractors(study: Study = "synthetic", device: Device = "auto", workspace: Folder = ROOT,
                 images: Annotated[str, typer.Option(help="data set whose training images are "
                                                     "added to the gallery")] = "market1501"
