@@ -108,12 +108,13 @@ class TrainConfig:
         if self.model in ("transreid", "aligned-reid") and (self.images_per_identity or 0) < 2:
             raise ValueError(f"model {self.model} has a triplet loss and images_per_identity is "
                              f"{self.images_per_identity}; set it to 2 or more")
-        if self.model == "deep-cosine" and (self.image_size != (128, 64) or self.pretrained
-                                            or self.schedule == "blockwise"):
+        if self.model != "la-transformer" and self.schedule == "blockwise":
+            raise ValueError(f"model {self.model} with schedule blockwise, which releases the "
+                             "blocks of la-transformer; use schedule: end-to-end")
+        if self.model == "deep-cosine" and (self.image_size != (128, 64) or self.pretrained):
             raise ValueError(
-                f"model deep-cosine with image_size {self.image_size}, pretrained "
-                f"{self.pretrained}, schedule {self.schedule}; it takes image_size: [128, 64], "
-                "pretrained: false and schedule: end-to-end")
+                f"model deep-cosine with image_size {self.image_size} and pretrained "
+                f"{self.pretrained}; it takes image_size: [128, 64] and pretrained: false")
 
     @property
     def run_id(self) -> str:

@@ -103,9 +103,11 @@ def test_the_former_name_of_a_parameter_is_still_read():
                                "la-transformer; leave one of them out"),
     ("model: aligned-reid", "model aligned-reid has a triplet loss and images_per_identity is "
                             "None; set it to 2 or more"),
-    ("model: deep-cosine", "model deep-cosine with image_size 224, pretrained True, schedule "
-                           "blockwise; it takes image_size: [128, 64], pretrained: false and "
-                           "schedule: end-to-end"),
+    ("model: deep-cosine", "model deep-cosine with schedule blockwise, which releases the blocks "
+                           "of la-transformer; use schedule: end-to-end"),
+    ("{model: deep-cosine, schedule: end-to-end}",
+     "model deep-cosine with image_size 224 and pretrained True; it takes image_size: [128, 64] "
+     "and pretrained: false"),
     ("preset: transread", "unknown preset of mine 'transread' (did you mean 'transreid'?); known: "
                           + ", ".join(PRESETS)),
     ("batch_size: 1", "batch_size is 1; expected 2 or more"),
