@@ -6,8 +6,8 @@ from pytest import approx
 from sklearn.metrics import average_precision_score
 
 from reidlib.evaluation.protocols import PROTOCOLS
-from reidlib.experiments.records import read_run
 from reidlib.experiments.feature_scores import RERANKED, score_file
+from reidlib.experiments.records import read_run
 
 N = 60
 
