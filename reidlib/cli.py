@@ -15,30 +15,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import typer.core
 
+from reidlib.utils.commands import STOPPED_CODE, TERMINATED_CODE, Commands, Terminated
 from reidlib.utils.console import log
 from reidlib.utils.errors import NotebookError, check_choice
 from reidlib.utils.paths import PARAMS, ROOT, open_workspace
 
-STOPPED_CODE, TERMINATED_CODE = 130, 143  # what a shell gives for Ctrl-C and SIGTERM
 STOPPED = ("stopped; finished runs and finished epochs are kept: the same command goes on from "
            "there (without --again, which would forget them)")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM ends work in the way in which Ctrl-C does."""
-
-
-class Commands(typer.core.TyperGroup):
-    """Ctrl-C has an exit code of its own in every version of typer."""
-
-    def invoke(self, ctx):
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            code = TERMINATED_CODE if isinstance(stop, Terminated) else STOPPED_CODE
-            raise SystemExit(code) from None
 
 
 app = typer.Typer(name="reidlib", cls=Commands, no_args_is_help=True, rich_markup_mode=None,
@@ -156,6 +140,18 @@ def run_study(study: Study = "synthetic", device: Device = "auto", workspace: Fo
 
     place = open_workspace(study, workspace)
     run_all(saved_or_new(place), place.root, device, jobs, again)
+
+
+@app.command()
+def table1(workspace: Folder = ROOT) -> None:
+    """Write the page of the paper's Table 1 from its finished runs.
+
+    The studies table1-market1501, table1-cuhk03 and table1-published make them; nothing is trained
+    here.
+    """
+    from reidlib.report.table1_page import NAME, write_page
+
+    log(f"report.html and {write_page(open_workspace(NAME, workspace).root)}")
 
 
 @app.command()

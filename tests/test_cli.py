@@ -19,6 +19,7 @@ OPTIONS = {
     "report": ["--study", "--device", "--workspace", "--epochs", "--seeds", "--again"],
     "run": ["--study", "--preset", "--seed", "--device", "--workspace", "--tracker"],
     "study": ["--study", "--device", "--workspace", "--jobs", "--again"],
+    "table1": ["--workspace"],
     "distractors": ["--study", "--device", "--workspace", "--images"],
     "download": ["name", "--url", "--root"],
     "export": ["--study", "--device", "--workspace"],

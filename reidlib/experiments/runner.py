@@ -219,7 +219,8 @@ class Experiment:
             if isinstance(model, AlignedReID):
                 save_stripes(model, self._images(split, config.image_size), folder, split)
         cost = {"train_seconds": sum(row["seconds"] for row in history),
-                "embed_seconds": time.perf_counter() - start, "processes": n_processes(), **made_of,
+                "embed_seconds": time.perf_counter() - start, "processes": n_processes(),
+                "parameters": sum(p.numel() for p in model.parameters()), **made_of,
                 **reproducibility.provenance(self.device)}
         save(model, folder / "weights.safetensors", describe_model(config, self._split("train")))
         names = None if history else ["epoch", "loss", "accuracy", "images", "seconds"]

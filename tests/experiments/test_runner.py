@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from reidlib import cli, open_study
 from reidlib.evaluation.embeddings import embed
@@ -41,6 +42,10 @@ def test_a_run_record_holds_what_a_reader_asks(lab):
     assert {(v["flip"], v["fpr"]) for v in record["verification"]} == {
         (f, rate) for f in ("none", "query", "both") for rate in (0.001, 0.01, 0.1)}
     assert len(read_tables([record], "history")) == 2
+    saved = load_file(lab.weights("baseline", 0))
+    assert record["cost"]["parameters"] == sum(
+        values.size for name, values in saved.items() if ".running_" not in name
+        and not name.endswith("num_batches_tracked"))
 
 
 def test_scores_are_those_of_the_per_query_table(lab):
