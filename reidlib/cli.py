@@ -15,30 +15,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import typer.core
 
+from reidlib.utils.commands import STOPPED_CODE, TERMINATED_CODE, Commands, Terminated
 from reidlib.utils.console import log
 from reidlib.utils.errors import NotebookError, check_choice
 from reidlib.utils.paths import PARAMS, ROOT, open_workspace
 
-STOPPED_CODE, TERMINATED_CODE = 130, 143  # what a shell gives for Ctrl-C and SIGTERM
 STOPPED = ("stopped; finished runs and finished epochs are kept: the same command goes on from "
            "there (without --again, which would forget them)")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM ends work in the way in which Ctrl-C does."""
-
-
-class Commands(typer.core.TyperGroup):
-    """Ctrl-C has an exit code of its own in every version of typer."""
-
-    def invoke(self, ctx):
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            code = TERMINATED_CODE if isinstance(stop, Terminated) else STOPPED_CODE
-            raise SystemExit(code) from None
 
 
 app = typer.Typer(name="reidlib", cls=Commands, no_args_is_help=True, rich_markup_mode=None,
@@ -228,18 +212,16 @@ def export(study: Study = "synthetic", device: Device = "auto", workspace: Folde
 
 
 @app.command()
-def score(features: Annotated[Path, typer.Argument(
-              help="an .npz, a folder with one .npy and one CSV, or a run's folder in artifacts/; "
-              "reidlib/README.md says what is in them")],
-          against: Annotated[Path | None, typer.Option(
-              help="other features of the same images: how far is FEATURES ahead?")] = None,
-          flip: Annotated[str, typer.Option(
-              help="average image and mirror: none, of the query, or both")] = "none",
+def score(features: Annotated[Path, typer.Argument(help="an .npz, a folder with one .npy and one "
+                                                   "CSV, or a run's folder in artifacts/")],
+          against: Annotated[Path | None, typer.Option(help="other features of the same images: "
+                                                       "how far are these ahead?")] = None,
+          flip: Annotated[str, typer.Option(help="average image and mirror: none, query, both")
+                          ] = "none",
           quick: Annotated[bool, typer.Option(
               "--quick", help="without re-ranking, which takes the longest")] = False,
           form: Annotated[str, typer.Option("--format", help="text, markdown or csv")] = "text",
-          out: Annotated[Path | None, typer.Option(help="file to write", show_default="print it")
-                         ] = None) -> None:
+          out: Annotated[Path | None, typer.Option(help="write, do not print")] = None) -> None:
     """Score features of any model under every protocol.
 
     Cosine and Euclidean distance, with and without re-ranking, with 95 % intervals over people.
@@ -253,6 +235,28 @@ def score(features: Annotated[Path, typer.Argument(
     scored = score_file(features, flip, not quick, against)
     text = render_scores(str(features), scored[0], str(against), scored[1], form)
     log(text.rstrip("\n") if out is None else f"scores in {write_text(out, text)}")
+
+
+@app.command()
+def rank(model: Annotated[Path, typer.Option(help="a .safetensors of make weights or of a run")],
+         query: Annotated[list[Path], typer.Option(help="an image or a folder; may be repeated")],
+         gallery: Annotated[Path, typer.Option(help="folder of the images to rank")],
+         html: Annotated[Path | None, typer.Option(help="page of the pictures to write")] = None,
+         top: Annotated[int, typer.Option(min=1, help="images a query")] = 20,
+         device: Device = "auto") -> None:
+    """Rank photos by how similar they are to a query.
+
+    The cosine of a trained model's features; images that cannot be read are named and left out.
+    """
+    from reidlib.experiments.rank import rank_photos, thumbnail
+    from reidlib.report.ranked_page import ranked_text, write_ranked_page
+    from reidlib.utils.paths import check_target
+
+    check_target(html)
+    ranked, left_out = rank_photos(model, query, gallery, top, device)
+    log(ranked_text(ranked, left_out, gallery))
+    if html:
+        log(f"page in {write_ranked_page(html, ranked, left_out, model, gallery, thumbnail)}")
 
 
 @app.command()

@@ -24,6 +24,7 @@ OPTIONS = {
     "download": ["name", "--url", "--root"],
     "export": ["--study", "--device", "--workspace"],
     "score": ["features", "--against", "--flip", "--quick", "--format", "--out"],
+    "rank": ["--model", "--query", "--gallery", "--html", "--top", "--device"],
     "verify": [],
 }
 SLOW = ["torch", "papermill", "timm", "pandas", "matplotlib"]  # to import
