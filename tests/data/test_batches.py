@@ -134,3 +134,35 @@ def test_rows_say_where_the_sampled_images_are(make_images):
 def test_identities_are_numbered_in_sorted_order():
     numbers, names = number_ids(["b", "a", "10", "b"])
     assert names == ["10", "a", "b"] and numbers.tolist() == [2, 1, 0, 2]
+
+
+def test_a_padded_image_is_moved_and_nothing_else():
+    """Each image of a batch is its own window of the image with black around it."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(1, 256, (8, 3, 6, 4), dtype=np.uint8))
+    batches = Batches(images, torch.arange(8), ShuffleSampler(8, 8), torch.device("cpu"), pad=2)
+    corners = Counter()
+    for epoch in range(6):
+        (found, ids), = batches.epoch(epoch)
+        assert torch.equal(found, next(iter(batches.epoch(epoch)))[0])
+        for image, own in zip(found, images[ids], strict=True):
+            padded = torch.zeros(3, 10, 8, dtype=torch.uint8)
+            padded[:, 2:8, 2:6] = own
+            places = [(y, x, flip) for y in range(5) for x in range(5) for flip in (False, True)
+                      if torch.equal(image.flip(-1) if flip else image,
+                                     padded[:, y:y + 6, x:x + 4])]
+            assert len(places) == 1
+            corners[places[0][:2]] += 1
+    assert len(corners) > 15 and {y for y, _ in corners} == {x for _, x in corners} == set(range(5))
+
+
+def test_cameras_come_with_their_images():
+    images, cams = torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.arange(4) + 10
+    batches = Batches(images, torch.arange(4), ShuffleSampler(4, 4), torch.device("cpu"),
+                      rows=torch.arange(4) * 2, cams=cams)
+    (inputs, ids), = batches.epoch(0)
+    assert torch.equal(inputs[1], ids + 10) and inputs[0].shape == (4, 3, 4, 4)
+    half = Batches(images, torch.arange(4), ShuffleSampler(4, 4), torch.device("cpu"),
+                   rows=torch.arange(4) * 2, cams=cams, share=lambda n: slice(0, n // 2))
+    (inputs, ids), = half.epoch(0)
+    assert torch.equal(inputs[1], ids[:2] + 10) and len(ids) == 4

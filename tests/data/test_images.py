@@ -20,8 +20,9 @@ def stored(tmp_path):
     return pixels, inspect_images(tmp_path, ["1.png", "0.png"])
 
 
-def want(pixels, size):
-    resized = [Image.fromarray(p).resize((size, size), Image.Resampling.BICUBIC) for p in pixels]
+def want(pixels, height, width=None):
+    resized = [Image.fromarray(p).resize((width or height, height), Image.Resampling.BICUBIC)
+               for p in pixels]
     return np.stack([np.array(p).transpose(2, 0, 1) for p in resized])
 
 
@@ -29,6 +30,16 @@ def test_images_equal_pillow_and_follow_the_manifest(tmp_path, stored):
     found = open_images(tmp_path, stored[1], 16, tmp_path / "cache.npy")
     assert found.dtype == torch.uint8 and found.shape == (2, 3, 16, 16)
     assert np.array_equal(found.numpy(), want(stored[0][::-1], 16))
+
+
+def test_a_rectangle_is_height_by_width(tmp_path, stored):
+    """And a pair of equal sides is the square that one number is."""
+    found = open_images(tmp_path, stored[1], (16, 8), tmp_path / "cache.npy")
+    assert np.array_equal(found.numpy(), want(stored[0][::-1], 16, 8))
+    open_images(tmp_path, stored[1], [16, 16], tmp_path / "square.npy")
+    before = (tmp_path / "square.npy").stat().st_mtime_ns
+    open_images(tmp_path, stored[1], 16, tmp_path / "square.npy")
+    assert (tmp_path / "square.npy").stat().st_mtime_ns == before
 
 
 def test_grey_and_transparent_images_become_rgb(tmp_path):

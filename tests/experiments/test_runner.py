@@ -19,6 +19,7 @@ from reidlib.experiments import runner, train
 from reidlib.experiments.prepare import prepare_study
 from reidlib.experiments.records import read_tables
 from reidlib.experiments.runner import Experiment
+from reidlib.experiments.scores import RERANKED_FLIPS
 from reidlib.experiments.study import write_study
 from reidlib.experiments.train import build_model
 from reidlib.models import files
@@ -32,7 +33,7 @@ def test_a_run_record_holds_what_a_reader_asks(lab):
     assert {(s["protocol"], s["flip"], s["reranked"]) for s in record["scores"]} == {
         (p, f, r) for p in PROTOCOLS for f, r in (
             ("none", False), ("query", False), ("both", False),
-            *((flip, True) for flip in runner.RERANKED_FLIPS))
+            *((flip, True) for flip in RERANKED_FLIPS))
         if not (r and PROTOCOLS[p].every_image)}
     assert record["config"]["epochs"] == 2 and record["data"]["counts"]["query"]["images"] == 8
     assert record["protocols"][0]["name"] == "standard" and record["cost"]["versions"]["torch"]
@@ -62,7 +63,7 @@ def test_scores_are_those_of_the_per_query_table(lab):
 def test_untrained_is_the_baseline_before_its_first_step(lab, study):
     query, _ = lab.embeddings("untrained", 0)
     model = build_model(study.config("baseline", 0), lab._split("train"))
-    images = lab._images("query", 32)
+    images = lab._images("query", 64)
     np.testing.assert_allclose(embed(model, images)[0], query.emb, atol=1e-6)
 
 
@@ -71,7 +72,7 @@ def test_saved_weights_give_the_saved_embeddings(lab, study):
     model = files.load(lab.weights("improved", 0))
     query, _ = lab.embeddings("improved", 0)
     assert not model.training
-    for found, saved in zip(embed(model, lab._images("query")), (query.emb, query.mirrored),
+    for found, saved in zip(embed(model, lab._images("query", 64)), (query.emb, query.mirrored),
                             strict=True):
         np.testing.assert_array_equal(found, saved)
     assert not (lab.weights("improved", 0).parent / "checkpoint.pt").exists()

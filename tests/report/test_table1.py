@@ -123,8 +123,7 @@ def test_nothing_trained_is_no_order(tmp_path):
     assert "is first" not in text and "trained rows" not in text
 
 
-def test_global_and_local_distance_is_a_row_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("reidlib.experiments.records.check_scores", lambda record: None)
+def test_global_and_local_distance_is_a_row_of_its_own(tmp_path):
     finish(tmp_path, MARKET, "aligned-reid-short", (0.5, 0.8), local=(0.6, 0.85))
     page = table1_page.write_page(tmp_path).read_text()
     table = queries_of(tmp_path, MARKET, "aligned-reid-short-s0").query("protocol == 'standard'")

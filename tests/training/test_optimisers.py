@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from reidlib.losses import ReidLoss
+from reidlib.models.deep_cosine import DeepCosine
 from reidlib.training.optimisers import (
     blockwise,
     make_optimiser,
@@ -75,6 +76,17 @@ def test_with_momentum_biases_learn_at_twice_the_rate(make_model):
 def test_a_model_without_backbone_has_one_group():
     groups = make_optimiser(torch.nn.Linear(2, 3), 0.1, 0.2, 0.3).param_groups
     assert [(group["name"], group["lr"]) for group in groups] == [("heads", 0.1)]
+
+
+def test_the_scale_of_deep_cosine_moves_by_its_rate_a_step():
+    model = DeepCosine(3)
+    optimiser = make_optimiser(model, 1e-3, 1e-3, 0.0, scale_lr=0.05)
+    groups = {group["name"]: group for group in optimiser.param_groups}
+    assert groups["scale"]["params"] == [model.scale] and groups["scale"]["lr"] == 0.05
+    assert len(groups["heads"]["params"]) == len(list(model.parameters())) - 1
+    model.scale.grad = torch.tensor(123.0)
+    optimiser.step()
+    assert model.scale.item() == pytest.approx(-0.05)
 
 
 def test_layer_decay_lowers_the_rate_from_block_to_block(make_model):
