@@ -10,6 +10,7 @@ from reidlib.figures.curves import (
     cmc_curves,
     learning_curves,
     protocol_gap,
+    rule_dots,
     score_dots,
 )
 from reidlib.figures.style import MODEL_COLOURS
@@ -187,3 +188,27 @@ def test_intervals_are_drawn_over_the_bars_of_their_row():
     drawn = [line.get_xdata().tolist() for line in fig.axes[0].lines if len(line.get_xdata()) == 2]
     assert [0.4, 0.7] in drawn
     assert "95 % interval of mAP" in [t.get_text() for t in fig.legends[0].get_texts()]
+
+
+def test_rule_dots_show_percent_and_the_places_under_both_rules():
+    values = {"TransReID": (0.7, 0.9), "LA-Transformer": (0.6, 0.95), "another": (0.5, 0.9)}
+    frame = pd.DataFrame([
+        {"dataset": data, "row": row, "protocol": protocol, "value": value, "low": value - 0.1,
+         "high": value + 0.05} for data in ("Market-1501", "CUHK03") for row, both in values.items()
+        for protocol, value in zip(("standard", "lat-top10"), both, strict=True)])
+    fig = rule_dots(frame[:-2])
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["Market-1501", "CUHK03"]
+    ax = fig.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(values)
+    texts = [text.get_text() for text in ax.texts]
+    assert [t for t in texts if "→" in t] == ["1 → 2", "2 → 1", "3 → 2"]
+    assert [t for t in texts if "." in t] == ["70.0", "90.0", "60.0", "95.0", "50.0", "90.0"]
+    drawn = [line.get_xdata().tolist() for line in ax.lines if line.get_marker() == "|"]
+    assert drawn[:2] == [pytest.approx([60, 75]), pytest.approx([80, 95])]
+    dots = [(line.get_marker(), to_hex(line.get_color())) for line in ax.lines
+            if line.get_marker() in "os"]
+    assert dots[:2] == [("o", MODEL_COLOURS["TransReID"]), ("s", MODEL_COLOURS["TransReID"])]
+    assert legend_texts(fig) == ["standard", "lat-top10 (the paper's)"]
+    assert [len(ax.get_yticklabels()) for ax in fig.axes] == [3, 2]
+    with pytest.raises(ValueError, match="more than one row for"):
+        rule_dots(pd.concat([frame, frame]))

@@ -7,8 +7,11 @@ import subprocess
 
 import pytest
 
+from reidlib.experiments.study import load_study
+from reidlib.report import table1_page
 from reidlib.report.page import README_STUDIES
 from reidlib.utils.paths import ROOT
+from tests.report.made_up_runs import finish
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
                None)
@@ -21,6 +24,7 @@ LOOK = """<script>addEventListener('load', () => {
     headings: all('h1, h2').map(h => h.textContent.replace('¶', '').trim()),
     tables: all('table').map(t => t.rows.length),
     outside: all('[src], link[href]').map(e => e.src || e.href).filter(a => /^https?:/.test(a)),
+    cut: all('table').filter(t => t.offsetWidth > t.parentElement.clientWidth + 1).length,
     wide: document.documentElement.scrollWidth - innerWidth};
   document.body.innerHTML = '<pre id=found>' + JSON.stringify(found) + '</pre>'; });</script>"""
 
@@ -57,15 +61,29 @@ def test_the_report_opens_whole(study, tmp_path):
             "Cost, hardware, versions"} <= set(found["headings"])
     assert len(found["tables"]) >= 5 and min(found["tables"]) >= 3
     assert found["wide"] <= 0, "the page scrolls sideways"
+    assert found["cut"] == 0, "a table is wider than the page"
 
 
 @needs_browser
-def test_a_missing_picture_and_a_failing_script_are_seen(tmp_path):
+def test_the_page_of_table_1_opens_whole(tmp_path):
+    """With every row that it can have; no column of a table is cut off."""
+    study = load_study("table1-market1501")
+    for number, preset in enumerate(study.all_presets):
+        finish(tmp_path, study.name, preset, (0.2 + number / 10, 0.9))
+    found = opened(table1_page.write_page(tmp_path).with_suffix(".html"), tmp_path)
+    assert found["failed"] == found["missing"] == found["outside"] == []
+    assert found["images"] == found["described"] == 1 and found["tables"] == [8, 12]
+    assert found["cut"] == 0 and found["wide"] <= 0
+
+
+@needs_browser
+def test_a_missing_picture_a_wide_table_and_a_failing_script_are_seen(tmp_path):
     page = tmp_path / "page.html"
     page.write_text("<html><head></head><body><h1>A</h1><img src='no.png' alt='none'>"
+                    "<div style='width: 99px'><table><td><hr style='width: 200px'></table></div>"
                     "<script>nothing.there()</script></body></html>")
     (tmp_path / "other").mkdir()
     found = opened(page, tmp_path / "other")
-    assert found["missing"] == ["none"] and found["headings"] == ["A"]
+    assert found["missing"] == ["none"] and found["headings"] == ["A"] and found["cut"] == 1
     assert any("nothing is not defined" in message for message in found["failed"])
     assert any(message.endswith("no.png") for message in found["failed"])
