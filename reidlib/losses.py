@@ -187,7 +187,7 @@ class AddedTerm:
         """Named terms; the loss is their sum."""
         try:
             inspect.signature(self.function).bind(*given)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"loss {self.name}: {error}; it is given what the model gives, and "
                              f"the identities: {len(given)} tensors") from error
         value = self.function(*given)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nbformat
@@ -48,12 +49,13 @@ def write_html(executed: Path, target: Path) -> None:
     write_text(target, exporter.from_notebook_node(notebook)[0])
 
 
-def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: bool = False
-                  ) -> None:
+def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: bool,
+                  train: Callable[[Iterable[str]], object]) -> None:
     """Run a study's notebooks in their order, then write ``report.html`` from the last one.
 
     The study has passed ``study_results.check_presets``. ``parameters``: epochs, seeds and device,
-    for the notebooks that declare them. ``again``: train finished runs again.
+    for the notebooks that declare them. ``again``: train finished runs again. ``train`` trains the
+    study's candidates, which are in no notebook, before the last one reports them.
 
     Raises:
         NotebookError: a notebook failed; finished runs are kept.
@@ -62,6 +64,8 @@ def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: b
     if workspace.root != ROOT:
         parameters["workspace"] = str(workspace.root)
     for number, source in enumerate(NOTEBOOKS, 1):
+        if study.candidates and number == len(NOTEBOOKS):
+            train(study.candidates)
         log(f"[{number}/{len(NOTEBOOKS)}] {source.stem}")
         start = time.perf_counter()
         try:
