@@ -161,6 +161,18 @@ def run_study(study: Study = "synthetic", device: Device = "auto", workspace: Fo
 
 
 @app.command()
+def table1(workspace: Folder = ROOT) -> None:
+    """Write the page of the paper's Table 1 from its finished runs.
+
+    The studies table1-market1501, table1-cuhk03 and table1-published make them; nothing is trained
+    here.
+    """
+    from reidlib.report.table1_page import NAME, write_page
+
+    log(f"report.html and {write_page(open_workspace(NAME, workspace).root)}")
+
+
+@app.command()
 def distractors(study: Study = "synthetic", device: Device = "auto", workspace: Folder = ROOT,
                 images: Annotated[str, typer.Option(help="data set whose training images are "
                                                     "added to the gallery")] = "market1501"
@@ -215,6 +227,34 @@ def export(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     load_study(study)
     for path in export_all(open_workspace(study, workspace), device):
         log(f"{path} and its card next to it")
+
+
+@app.command()
+def score(features: Annotated[Path, typer.Argument(
+              help="an .npz, a folder with one .npy and one CSV, or a run's folder in artifacts/; "
+              "reidlib/README.md says what is in them")],
+          against: Annotated[Path | None, typer.Option(
+              help="other features of the same images: how far is FEATURES ahead?")] = None,
+          flip: Annotated[str, typer.Option(
+              help="average image and mirror: none, of the query, or both")] = "none",
+          quick: Annotated[bool, typer.Option(
+              "--quick", help="without re-ranking, which takes the longest")] = False,
+          form: Annotated[str, typer.Option("--format", help="text, markdown or csv")] = "text",
+          out: Annotated[Path | None, typer.Option(help="file to write", show_default="print it")
+                         ] = None) -> None:
+    """Score features of any model under every protocol.
+
+    Cosine and Euclidean distance, with and without re-ranking, with 95 % intervals over people.
+    """
+    from reidlib.experiments.feature_scores import score_file
+    from reidlib.report.feature_scores import check_format, render_scores
+    from reidlib.utils.paths import check_target, write_text
+
+    check_format(form)
+    check_target(out)
+    scored = score_file(features, flip, not quick, against)
+    text = render_scores(str(features), scored[0], str(against), scored[1], form)
+    log(text.rstrip("\n") if out is None else f"scores in {write_text(out, text)}")
 
 
 @app.command()

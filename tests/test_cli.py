@@ -19,9 +19,11 @@ OPTIONS = {
     "report": ["--study", "--device", "--workspace", "--epochs", "--seeds", "--again"],
     "run": ["--study", "--preset", "--seed", "--device", "--workspace", "--tracker"],
     "study": ["--study", "--device", "--workspace", "--jobs", "--again"],
+    "table1": ["--workspace"],
     "distractors": ["--study", "--device", "--workspace", "--images"],
     "download": ["name", "--url", "--root"],
     "export": ["--study", "--device", "--workspace"],
+    "score": ["features", "--against", "--flip", "--quick", "--format", "--out"],
     "verify": [],
 }
 SLOW = ["torch", "papermill", "timm", "pandas", "matplotlib"]  # to import
@@ -49,7 +51,8 @@ def test_every_command_explains_its_options(command, capsys):
     assert cli.main([command, "--help"]) == 0
     text = plain_text(capsys.readouterr().out)
     assert text.startswith(f"Usage: reidlib {command} ")
-    found = re.findall(r"(?<= )(?:--[a-z]+|name(?= <))", text.partition("[OPTIONS]")[2])
+    found = re.findall(r"(?<= )(?:--[a-z]+|(?:name|features)(?= <))",
+                       text.partition("[OPTIONS]")[2])
     assert sorted(found) == sorted([*OPTIONS[command], "--help"])
 
 

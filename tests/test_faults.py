@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import yaml
 
@@ -31,6 +32,7 @@ SMALL = {"dataset": "synthetic", "seeds": [0], "presets": ["untrained", "baselin
 PICTURES = [*ROWS, ("q2.png", "002", "x", "query"), ("g2.png", "002", "y", "gallery")]
 TRAIN, EXPORT = "study --study mine", "export --study mine"
 CHECK = "download DATA/mine/images.csv"
+SCORE = "score DATA/mine.npz"
 
 
 class Place(NamedTuple):
@@ -131,6 +133,19 @@ def with_nul(path):
     listing.write_text(listing.read_text().replace("ann", "a\0n"))
 
 
+def features(**changes):
+    """A file of features in which the given arrays are others, and one with another gallery."""
+    def make(at):
+        arrays = {"features": np.eye(4, dtype=np.float32), "ids": np.array([1, 2, 1, 2]),
+                  "cams": np.array([*"aabb"]), "paths": np.array([*"wxyz"]),
+                  "split": np.array(["query", "query", "gallery", "gallery"]), **changes}
+        at.data.mkdir(exist_ok=True)
+        for name in ("mine", "other"):
+            np.savez(at.data / f"{name}.npz", **arrays)
+            arrays.update(paths=np.array([*"wxyt"]))
+    return make
+
+
 def cuhk03(name: str, content: bytes):
     """A file in the folder of CUHK03, where nothing else is."""
     def make(at):
@@ -157,6 +172,8 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "workspace nobody may write": (f"{TRAIN} --workspace /proc/x", nothing,
                                    "cannot write in the workspace /proc/x .*choose another folder"),
     "no such CSV": ("download nothing.csv", nothing, "nothing.csv"),
+    "Table 1 without runs": ("table1", nothing, "no run of Table 1 is finished in .*results/reports"
+                             ".*reidlib study --study table1-market1501 or .* first"),
     # parameter files
     "file in Latin-1": (TRAIN, raw("dataset: synthetic # é".encode("latin-1")),
                         "mine.yaml is not YAML in UTF-8: .*save it as UTF-8"),
@@ -213,6 +230,18 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "picture missing": (CHECK, picture(Path.unlink), "files that do not exist .*a1.png"),
     "picture of 0 bytes": (CHECK, picture(lambda path: path.write_bytes(b"")),
                            r"not complete images .*a1.png \(zero bytes\).*get them again"),
+    # features of any model
+    "no features": (SCORE, nothing, "mine.npz does not exist; expected an .npz with"),
+    "feature not finite": (SCORE, features(features=np.full((4, 2), np.nan)),
+                           r"mine.npz: embedding of w is not finite .2 such"),
+    "features are objects": (SCORE, features(features=np.array([[None]] * 4)),
+                             "array features: .*Python objects are never loaded"),
+    "nobody is found": (SCORE, features(ids=np.arange(4)), "no protocol can be scored.*all-gall"),
+    "no mirrors": (f"{SCORE} --flip query", features(), "no features of mirrored images.*--flip"),
+    "other gallery": (f"{SCORE} --against DATA/other.npz", features(),
+                      r"\(2\): gallery t of identity 2, camera b .only there., gallery z of"),
+    "no folder to write": (f"{SCORE} --out DATA/new/scores.md", features(),
+                           "there is no folder .*new to write scores.md in; make it"),
 }
 
 
@@ -251,7 +280,7 @@ def test_a_fault_ends_in_one_line_that_says_what_to_do(fault, place, capsys):
     command, make, message, code = (*fault, 1)[:4]
     make(place)
     words = command.replace("DATA", str(place.data)).split()
-    if "--workspace" not in words and words[0] != "download":
+    if "--workspace" not in words and words[0] not in ("download", "score"):
         words += ["--workspace", str(place.workspace.root)]
     assert cli.main(words) == code
     said = capsys.readouterr().err
@@ -264,4 +293,6 @@ def test_without_a_fault_the_same_commands_end_well(place, capsys):
     for command in (TRAIN, EXPORT):
         assert cli.main([*command.split(), "--workspace", str(place.workspace.root)]) == 0
     assert cli.main(CHECK.replace("DATA", str(place.data)).split()) == 0
+    features()(place)
+    assert cli.main(SCORE.replace("DATA", str(place.data)).split()) == 0
     assert not capsys.readouterr().err

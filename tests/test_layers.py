@@ -15,7 +15,7 @@ ROOMS = {  # in reading order: each row says from which rooms this one imports
     "losses": "",
     "models": "utils",
     "training": "utils data",
-    "evaluation": "utils data",
+    "evaluation": "utils data losses",
     "experiments": "utils data losses models training evaluation",
     "figures": "utils data models evaluation",
     "report": "utils evaluation experiments figures",

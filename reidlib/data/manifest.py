@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -60,7 +60,7 @@ def check_manifest(listing: pd.DataFrame, root: Path | str) -> pd.DataFrame:
     no query or gallery; a query identity that the gallery does not have; junk outside the gallery.
     """
     root = resolved(root)
-    _check_labels(listing, root)
+    check_labels(listing, root)
     paths = [PurePosixPath(path).as_posix() for path in listing["path"]]
     checked = listing[LISTING].assign(path=paths).reset_index(drop=True)
     _check_paths(checked["path"], root)
@@ -107,8 +107,11 @@ def load_manifest(path: Path | str) -> pd.DataFrame:
                          ) from error
 
 
-def read_text_table(path: Path, columns: list[str]) -> pd.DataFrame:
-    """The named columns of a CSV, all as text: "001" stays "001", "NA" stays "NA"."""
+def read_text_table(path: Path, columns: list[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+    """The named columns of a CSV, all as text: "001" stays "001", "NA" stays "NA".
+
+    ``optional``: columns that come too if they are there.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a CSV: {','.join(columns)}")
     try:
@@ -123,10 +126,14 @@ def read_text_table(path: Path, columns: list[str]) -> pd.DataFrame:
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; found "
                          f"{', '.join(table)}; expected {', '.join(columns)}")
-    return table[columns]
+    return table[[*columns, *(column for column in optional if column in table)]]
 
 
-def _check_labels(listing: pd.DataFrame, root: Path) -> None:
+def check_labels(listing: pd.DataFrame, root: Path) -> None:
+    """ValueError, which names ``root``: a column of a listing is missing, or a label is bad.
+
+    Bad are an empty path, id or camera, or one that is not text, and an unknown split.
+    """
     missing = [column for column in LISTING if column not in listing]
     if missing:
         raise ValueError(f"{root}: the listing has no column {', '.join(missing)}; "

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,8 @@ FLIPS = ("none", "query", "both")
 class Embeddings:
     """Embeddings of some images and of their mirrors, with what the protocols ask about them."""
 
-    emb: np.ndarray       # (image, dim) float32, unit length
-    mirrored: np.ndarray  # (image, dim) float32, unit length
+    emb: np.ndarray       # (image, dim) float32, of unit length if a model of ours made them
+    mirrored: np.ndarray  # (image, dim) float32, the same of the mirrors
     paths: np.ndarray     # (image,) text, as in the manifest; so are the rest
     ids: np.ndarray
     cams: np.ndarray
@@ -60,12 +60,31 @@ class Embeddings:
         """Some of the images, in that order."""
         return Embeddings(*(values[rows] for values in vars(self).values()))
 
-    def features(self, flip: bool) -> np.ndarray:
-        """The embeddings, or with ``flip`` the unit-length mean of image and mirror (Sec. 3.3)."""
+    def unit_length(self) -> "Embeddings":
+        """The same images with embeddings of unit length, which ``match_ranks.cosine`` expects.
+
+        Raises ValueError where an embedding is all zeros: it has no direction.
+        """
+        return replace(self, emb=self._unit_length(self.emb),
+                       mirrored=self._unit_length(self.mirrored))
+
+    def _unit_length(self, emb: np.ndarray) -> np.ndarray:
+        length = lengths(emb)
+        zero = np.flatnonzero(length == 0)
+        if len(zero):
+            raise ValueError(f"embedding of {self.paths[zero[0]]} is all zeros ({len(zero)} such "
+                             "images) and has no cosine to others: embed these images again")
+        return (emb / length[:, None]).astype(np.float32)
+
+    def features(self, flip: bool, unit: bool = True) -> np.ndarray:
+        """The embeddings, or with ``flip`` the mean of image and mirror (Sec. 3.3).
+
+        ``unit``: the mean has unit length.
+        """
         if not flip:
             return self.emb
         mean = (self.emb + self.mirrored) / 2
-        return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12) if unit else mean
 
 
 def join(parts: Iterable[Embeddings]) -> Embeddings:
@@ -86,12 +105,18 @@ def pool(query: Embeddings, gallery: Embeddings) -> tuple[Embeddings, Embeddings
     return images.take(images.ids != JUNK_ID), images
 
 
-def flipped(query: Embeddings, gallery: Embeddings, flip: str) -> tuple[np.ndarray, np.ndarray]:
+def lengths(emb: np.ndarray) -> np.ndarray:
+    """(image,) float64, the length of each embedding."""
+    return np.sqrt(np.einsum("ij,ij->i", emb, emb, dtype=np.float64))
+
+
+def flipped(query: Embeddings, gallery: Embeddings, flip: str, unit: bool = True
+            ) -> tuple[np.ndarray, np.ndarray]:
     """Features of both sides, with their mirrors for none, for the ``query`` (the paper) or
     ``both``. Raises ValueError where the sides cannot be compared, or the flip is unknown."""
     check_choice("flip", flip, FLIPS)
     check_features(query.emb, gallery.emb)
-    return query.features(flip != "none"), gallery.features(flip == "both")
+    return query.features(flip != "none", unit), gallery.features(flip == "both", unit)
 
 
 def check_features(query: np.ndarray, gallery: np.ndarray) -> None:

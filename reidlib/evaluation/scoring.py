@@ -1,6 +1,6 @@
 """Ranks of the matches -> scores, per-query tables and CMC curves under every named protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -81,24 +81,48 @@ def evaluate(query: Embeddings, gallery: Embeddings, flips: Sequence[str] = FLIP
     costs tenths; not where every image is a query: each would be its own neighbour twice. No
     CMC curve for a protocol that draws galleries.
     """
-    scores, tables, curves = [], [], []
+    parts = []
     for flip, reranked in [*((f, False) for f in flips), *((f, True) for f in reranked_flips)]:
-        for every_image in (False, True)[:1 if reranked else 2]:
-            chosen = [p for p in protocols if get_protocol(p).every_image == every_image]
-            if not chosen:
-                continue
-            sides = pool(query, gallery) if every_image else (query, gallery)
+        chosen = [p for p in protocols if not (reranked and get_protocol(p).every_image)]
+        for *sides, shared in by_sides(query, gallery, chosen):
             similarity = match_ranks.cosine(*sides, flip, reranked, device)
-            n_draws = max(get_protocol(p).draws or 0 for p in chosen)
-            matches = match_ranks.find_matches(*sides, similarity, n_draws)
-            for protocol in chosen:
-                key = {"protocol": protocol, "flip": flip, "reranked": reranked}
-                per_query = score_queries(sides[0], matches, protocol)
-                scores.append({**key, **summarise_queries(per_query, protocol)})
-                tables.append(per_query.assign(**key))
-                if get_protocol(protocol).draws is None:
-                    curves.append(_curve(per_query, len(sides[1].ids), protocol).assign(**key))
+            parts.append(score_similarity(*sides, similarity, shared,
+                                          {"flip": flip, "reranked": reranked}))
+    return tuple(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+
+
+def score_similarity(query: Embeddings, gallery: Embeddings, similarity: Similarity,
+                     protocols: Sequence[str], key: dict) -> tuple[pd.DataFrame, ...]:
+    """What ``evaluate`` gives, by any similarity; ``key``: further columns of all three tables."""
+    scores, tables, curves = [], [], []
+    for protocol, per_query in query_tables(query, gallery, similarity, protocols):
+        named = {"protocol": protocol, **key}
+        scores.append({**named, **summarise_queries(per_query, protocol)})
+        tables.append(per_query.assign(**named))
+        if get_protocol(protocol).draws is None:
+            curves.append(_curve(per_query, len(gallery.ids), protocol).assign(**named))
     return pd.DataFrame(scores), pd.concat(tables), pd.concat(curves or [pd.DataFrame()])
+
+
+def by_sides(query: Embeddings, gallery: Embeddings, protocols: Sequence[str]
+             ) -> Iterator[tuple[Embeddings, Embeddings, list[str]]]:
+    """Query, gallery, and the protocols that share these sides.
+
+    Those that ask with every test image come last, with sides of their own.
+    """
+    for every_image in (False, True):
+        chosen = [p for p in protocols if get_protocol(p).every_image == every_image]
+        if chosen:
+            yield *(pool(query, gallery) if every_image else (query, gallery)), chosen
+
+
+def query_tables(query: Embeddings, gallery: Embeddings, similarity: Similarity,
+                 protocols: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each protocol and its ``score_queries``; all share one pass over the similarities."""
+    n_draws = max(get_protocol(p).draws or 0 for p in protocols)
+    matches = match_ranks.find_matches(query, gallery, similarity, n_draws)
+    for protocol in protocols:
+        yield protocol, score_queries(query, matches, protocol)
 
 
 def _curve(per_query: pd.DataFrame, n_gallery: int, protocol: str) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,14 @@ RUN_FIELDS = {"config": dict, "data.name": str, "data.checksum": str, "data.coun
               "cost.train_seconds": (int, float), "scores": list, "verification": list}
 RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
 SCORES = ["mAP", "mINP", "rank1", "rank5", "rank10"]
+
+
+class Scored(NamedTuple):
+    """What a file of features scores, query by query (``experiments.feature_scores`` makes it)."""
+
+    queries: pd.DataFrame     # as ``score_queries``, with the columns row (the distance), protocol
+    left_out: dict[str, str]  # protocol -> why it has no score
+    images: dict[str, int]    # how many queries, people, ... there are
 
 
 def write_run(folder: Path, record: dict, tables: dict[str, pd.DataFrame]) -> None:
@@ -88,7 +97,8 @@ def check_scores(record: dict) -> None:
     """ValueError unless a record's scores are the means of its per-query table."""
     table = read_tables([record], "per_query").rename(columns={"AP": "mAP", "INP": "mINP"})
     try:
-        groups = table.groupby(["protocol", "flip", "reranked"])
+        keys = ["protocol", "flip", "reranked", *table.columns.intersection(["local"])]
+        groups = table.groupby(keys)
         found = groups[SCORES].mean().assign(n_query=groups.size(),
                                              n_valid_query=groups["mAP"].count())
         said = pd.DataFrame(record["scores"]).set_index(found.index.names)[found.columns]
@@ -108,8 +118,9 @@ def largest_gap(run: dict, other: dict) -> float:
 
     An older record may lack a way of retrieval that today's has: what both have is compared.
     """
-    both = pd.DataFrame(run["scores"]).merge(pd.DataFrame(other["scores"]),
-                                             on=["protocol", "flip", "reranked"])
+    one, two = pd.DataFrame(run["scores"]), pd.DataFrame(other["scores"])
+    keys = ["protocol", "flip", "reranked", *one.columns.intersection(["local"])]
+    both = one.merge(two, on=keys)
     return float((both["mAP_x"] - both["mAP_y"]).abs().max())
 
 

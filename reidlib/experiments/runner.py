@@ -1,9 +1,7 @@
 """The runs of a study: data -> training -> embeddings -> scores -> record; finds finished ones."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,13 +12,10 @@ from torch import Tensor
 
 from reidlib.data.images import Size, load_picture, open_images, size_text
 from reidlib.evaluation.embeddings import Embeddings, embed_people
-from reidlib.evaluation.match_ranks import RERANKING, cosine
-from reidlib.evaluation.protocols import PROTOCOLS
 from reidlib.evaluation.ranking import Ranking, rank_gallery
-from reidlib.evaluation.scoring import evaluate, true_positive_rates
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.prepare import open_dataset, prepare_study, saved_or_new
-from reidlib.experiments.presets import COMPARED, RESULT_ROWS, ResultRow
+from reidlib.experiments.presets import COMPARED, ResultRow
 from reidlib.experiments.records import (
     RUN_FILES,
     check_scores,
@@ -28,10 +23,11 @@ from reidlib.experiments.records import (
     maker,
     publish_run,
     read_run,
-    write_run,
 )
+from reidlib.experiments.scores import damaged, embeddings_in, same_rules, save_stripes, score_run
 from reidlib.experiments.study import load_study, read_study
 from reidlib.experiments.train import backbone_hash, check_backbone, describe_model, train
+from reidlib.models.aligned_reid import AlignedReID
 from reidlib.models.base import ReidModel
 from reidlib.models.files import load, save
 from reidlib.utils import reproducibility
@@ -39,30 +35,6 @@ from reidlib.utils.console import log
 from reidlib.utils.distributed import is_main, join_processes, n_processes, wait_for_all
 from reidlib.utils.paths import ROOT, Workspace, write_csv
 from reidlib.utils.text import percent
-
-RULES = {"protocols": [asdict(protocol) for protocol in PROTOCOLS.values()],
-         "reranking": dict(zip(("k1", "k2", "lambda"), RERANKING, strict=True))}
-RERANKED_FLIPS = tuple(dict.fromkeys(v.flip for v in RESULT_ROWS if v.reranked))
-
-
-def _same_rules(record: dict) -> bool:
-    """Was this run scored by today's protocols?"""
-    return all(record.get(name) == rules for name, rules in RULES.items())
-
-
-@contextmanager
-def _damaged(folder: Path) -> Iterator[None]:
-    """Within it, errors of reading a run's weights and embeddings say what to do."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{error}. Delete {folder}: then the run is trained again, and a record "
-                         "among the reports stays") from error
-
-
-def _embeddings_in(folder: Path) -> tuple[Embeddings, Embeddings]:
-    with _damaged(folder):
-        return Embeddings.load(folder / "query.npz"), Embeddings.load(folder / "gallery.npz")
 
 
 def _is_complete(folder: Path) -> bool:
@@ -107,7 +79,7 @@ class Experiment:
             return record
         if not record:
             self._train(config, folder)
-        elif is_main() and not _same_rules(record):
+        elif is_main() and not same_rules(record):
             log(f"{config.run_id}: protocols have changed, saved embeddings scored again")
             self._score(config, folder, record["cost"])
         if is_main():
@@ -135,7 +107,7 @@ class Experiment:
 
     def embeddings(self, preset: str, seed: int) -> tuple[Embeddings, Embeddings]:
         """Query and gallery embeddings of a finished run; see ``weights`` for errors."""
-        return _embeddings_in(self._saved(preset, seed))
+        return embeddings_in(self._saved(preset, seed))
 
     def ranking(self, preset: str, seed: int, protocol: str = "standard", flip: str = "none"
                 ) -> Ranking:
@@ -157,7 +129,7 @@ class Experiment:
 
     def model(self, preset: str, seed: int) -> ReidModel:
         """A finished run's model, ready to embed; ValueError where its weights are damaged."""
-        with _damaged(self._saved(preset, seed)):
+        with damaged(self._saved(preset, seed)):
             return load(self.weights(preset, seed))
 
     def _saved(self, preset: str, seed: int) -> Path:
@@ -210,7 +182,7 @@ class Experiment:
                    for name in RUN_FILES):
             return None
         record = read_run(target)
-        same = record["fingerprint"] == self._fingerprint(config) and _same_rules(record)
+        same = record["fingerprint"] == self._fingerprint(config) and same_rules(record)
         return record if same else None
 
     def _fingerprint(self, config: TrainConfig) -> str:
@@ -244,8 +216,11 @@ class Experiment:
             embedded = embed_people(model, self._images(split, config.image_size),
                                     self._split(split))
             embedded.save(folder / f"{split}.npz")
+            if isinstance(model, AlignedReID):
+                save_stripes(model, self._images(split, config.image_size), folder, split)
         cost = {"train_seconds": sum(row["seconds"] for row in history),
-                "embed_seconds": time.perf_counter() - start, "processes": n_processes(), **made_of,
+                "embed_seconds": time.perf_counter() - start, "processes": n_processes(),
+                "parameters": sum(p.numel() for p in model.parameters()), **made_of,
                 **reproducibility.provenance(self.device)}
         save(model, folder / "weights.safetensors", describe_model(config, self._split("train")))
         names = None if history else ["epoch", "loss", "accuracy", "images", "seconds"]
@@ -254,25 +229,7 @@ class Experiment:
         checkpoint.unlink(missing_ok=True)
 
     def _score(self, config: TrainConfig, folder: Path, cost: dict) -> None:
-        """Score a run's saved embeddings and write its record, which says that it is finished."""
-        query, gallery = _embeddings_in(folder)
-        cuda = self.device if self.device.type == "cuda" else None
-        protocols, flips = self.study.protocols or tuple(PROTOCOLS), self.study.flips
-        scores, per_query, cmc = evaluate(
-            query, gallery, flips, ("standard-all",) if self.study.folds else protocols,
-            reranked_flips=[flip for flip in RERANKED_FLIPS if flip in flips], device=cuda)
-        rates = [true_positive_rates(query, gallery, cosine(query, gallery, flip)).assign(flip=flip)
-                 for flip in flips]
-        write_run(folder, {
-            "run_id": config.run_id, "study": self.study.name, "preset": config.preset,
-            "seed": config.seed, "config": asdict(config),
-            "fingerprint": self._fingerprint(config),
-            "data": {"name": self.dataset.name, "checksum": self.dataset.checksum,
-                     "counts": self.dataset.counts().to_dict("index")},
-            **RULES, "cost": cost,
-            "scores": scores.astype(object).where(scores.notna(), None).to_dict("records"),
-            "verification": pd.concat(rates).to_dict("records"),
-        }, {"per_query": per_query, "cmc": cmc})
+        score_run(folder, config, self.study, self.dataset, cost, self.device)
 
 
 def open_study(name: str, workspace: Path | str | None = None, device: str = "auto") -> Experiment:

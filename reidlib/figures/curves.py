@@ -242,3 +242,47 @@ def cmc_curves(cmc: pd.DataFrame) -> Figure:
                xlim=(0.5, 20.5), ylim=(lowest, 1.01), xticks=[1, 5, 10, 15, 20])
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
+
+
+@styled
+def rule_dots(scores: pd.DataFrame) -> Figure:
+    """mAP of each system under each protocol, in percent: does the order change with the rules?
+
+    Columns: ``dataset, row, protocol`` and ``value, low, high`` (fractions). One panel a data set,
+    rows in the given order; on the right the places of each row, from protocol to protocol.
+    """
+    check_frame(scores, ["dataset", "row", "protocol"], ["value", "low", "high"])
+    datasets, protocols = in_order(scores["dataset"]), protocols_in(scores)
+    rows = [in_order(scores.loc[scores["dataset"] == name, "row"]) for name in datasets]
+    heights = [len(names) + 0.8 for names in rows]
+    fig, axes = plt.subplots(len(datasets), sharex=True, squeeze=False, height_ratios=heights,
+                             figsize=(WIDTH, 0.42 * sum(heights) + 0.9))
+    for ax, name, names in zip(axes[:, 0], datasets, rows, strict=True):
+        _rule_panel(ax, scores[scores["dataset"] == name], names, protocols)
+        ax.set_title(name, loc="left")
+    axes[0, 0].text(1.02, 1, "place", va="bottom", transform=axes[0, 0].transAxes)
+    axes[-1, 0].set(xlim=(0, 100), xlabel="mAP, percent (95 % interval)")
+    fig.legend([_sample(marker=MARKERS[i], ms=8, mec="white") for i in range(len(protocols))],
+               [_protocol_title(name) for name in protocols], loc="outside lower center", ncols=3)
+    return fig
+
+
+def _rule_panel(ax: Axes, scores: pd.DataFrame, rows: list[str], protocols: list[str]) -> None:
+    """One data set: a line a row with a marker and an interval a protocol, and its places."""
+    table = scores.set_index(["row", "protocol"])
+    places = table["value"].groupby("protocol").rank(ascending=False, method="min")
+    colours = style.row_colours(rows)
+    for y, row in enumerate(rows):
+        own, look = 100 * table.loc[row, ["value", "low", "high"]], {"color": colours[row]}
+        ax.plot([own["value"].min(), own["value"].max()], [y, y], **look, lw=3, alpha=0.3, zorder=1)
+        for marker, name in zip(MARKERS, protocols, strict=False):
+            ax.plot(own.loc[name, ["low", "high"]], [y, y], **look, lw=1.5, marker="|", zorder=2)
+            ax.plot(own.loc[name, "value"], y, marker, **look, ms=8, mec="white", zorder=3,
+                    clip_on=False)
+            ax.annotate(f"{own.loc[name, 'value']:.1f}", (own.loc[name, "value"], y), (0, 5),
+                        textcoords="offset points", ha="center", fontsize=8, zorder=4)
+        ax.text(1.02, y, " \u2192 ".join(f"{places[row, name]:.0f}" for name in protocols),
+                va="center", transform=ax.get_yaxis_transform())
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.7)
+    ax.grid(False, axis="y")

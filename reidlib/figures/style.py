@@ -32,13 +32,17 @@ STYLE = sns.axes_style("whitegrid") | {
 # The ablation's rows and the presets behind them have the same colours.
 _MODELS = (
     (GREY, "untrained", "not fine-tuned"),
-    (PALETTE[0], "baseline"),
+    (PALETTE[0], "baseline", "LA-Transformer"),
     (PALETTE[1], "ypool", "+ y-pooling"),
     (PALETTE[4], "+ AM-Softmax, triplet"),
     (PALETTE[2], "improved", "+ flipped query"),
     (PALETTE[3], "+ re-ranking"),
     ("#882255", "best"),
     ("#332288", "best, re-ranking"),
+    # the other systems of the paper's Table 1; variants of one share its colour
+    ("#aa4499", "TransReID", "TransReID, without cameras"),
+    ("#999933", "AlignedReID", "AlignedReID, global + local distance"),
+    ("#cc6677", "Deep Cosine"),
 )
 MODEL_COLOURS = {name: colour for colour, *names in _MODELS for name in names}
 _SPARE = [c for c in [*PALETTE, "#332288", "#882255", "#000000"] if c not in

@@ -41,12 +41,21 @@ def run_notebook(source: Path, target: Path, parameters: dict) -> None:
 
 def write_html(executed: Path, target: Path) -> None:
     """The executed report as one self-contained page: no code cells, nothing from elsewhere."""
+    write_text(target, _html(nbformat.read(executed, 4), target.parent))
+
+
+def html_page(markdown: str, folder: Path) -> str:
+    """The report of a ``folder`` as such a page, with the figures that its text links to."""
+    cell = nbformat.v4.new_markdown_cell(markdown, id="report")
+    return _html(nbformat.v4.new_notebook(cells=[cell]), folder)
+
+
+def _html(notebook: nbformat.NotebookNode, folder: Path) -> str:
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, embed_images=True,
                             exclude_output_prompt=True, template_file="page.html.j2",
                             extra_loaders=[FileSystemLoader(TEMPLATES)])
-    notebook = nbformat.read(executed, 4)
-    notebook.metadata["title"] = f"reidlib report: {target.parent.name}"
-    write_text(target, exporter.from_notebook_node(notebook)[0])
+    notebook.metadata["title"] = f"reidlib report: {folder.name}"
+    return exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})[0]
 
 
 def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: bool,

@@ -72,13 +72,20 @@ def render_all(results: StudyResults) -> dict[str, str]:
 def sections(results: StudyResults) -> Iterator[Section]:
     """The parts of ``report.md``, for a page that shows its figures itself."""
     text = render(TEMPLATES / "report.md.j2", FILTERS, **context(results))
-    text = re.sub(r"(\[[-+\d.]+,) ", "\\1\N{NO-BREAK SPACE}", text)  # intervals stay on one line
+    text = unbroken(text)
     link = re.compile(r"^!\[(.*)\]\(figures/(.*)\)$", re.M)
     for part in text.split("\n## ")[1:]:
         title, _, body = part.partition("\n")
         figures = {caption: results.workspace.figures / name for caption, name in
                    link.findall(body)}
         yield Section(title, link.sub("", body).strip(), figures)
+
+
+def unbroken(text: str) -> str:
+    """The text of a page on which intervals and sizes in pixels stay on one line."""
+    return re.sub(r"(\[[-+\d.]+,) |(?<=\d) (×) (?=\d)", lambda found: (
+        f"{found[1]}\N{NO-BREAK SPACE}" if found[1] else "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"),
+        text)
 
 
 def context(results: StudyResults) -> dict[str, Any]:

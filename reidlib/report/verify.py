@@ -7,7 +7,7 @@ import pandas as pd
 
 from reidlib.experiments import presets
 from reidlib.experiments.records import by_row, read_tables, score_table
-from reidlib.report import page, tables
+from reidlib.report import page, table1, table1_page, tables
 from reidlib.report.notebooks import old_copies
 from reidlib.report.study_results import StudyResults
 from reidlib.utils.paths import ROOT, Workspace, csv_text
@@ -65,17 +65,29 @@ def readme_differences(root: Path = ROOT) -> list[str]:
     return _compare(page.current_readmes(root), root)
 
 
+def table1_differences(root: Path = ROOT) -> list[str]:
+    """The same for the page of Table 1; without any finished run there is none to compare."""
+    folder = Workspace(table1_page.NAME, root).reports
+    try:
+        groups = table1.read_groups(root)
+    except FileNotFoundError as error:
+        return [f"{path.relative_to(root)}: {error}" for path in folder.glob("report.md")]
+    texts = table1_page.render_all(groups, table1.scores(groups))
+    return _compare({folder / name: text for name, text in texts.items()}, root)
+
+
 def check_all() -> str:
     """A sentence that says that all is current; ValueError, with each difference, where it is not.
     """
-    found = readme_differences()
+    found = readme_differences() + table1_differences()
     for name in page.README_STUDIES:
         found += differences(Workspace(name)) + old_copies(Workspace(name))
     if found:
         raise ValueError("\n".join([
             "these pages are older than the runs or were changed by hand; make report STUDY=... "
-            "writes them from the finished runs", *found]))
-    return f"reports of {', '.join(page.README_STUDIES)} and the READMEs are what the runs say"
+            "and reidlib table1 write them from the finished runs", *found]))
+    return (f"reports of {', '.join(page.README_STUDIES)}, Table 1 and the READMEs are what the "
+            "runs say")
 
 
 def _compare(wanted: dict[Path, str], root: Path) -> list[str]:

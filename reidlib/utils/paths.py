@@ -60,6 +60,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def check_target(path: Path | None) -> None:
+    """Raise before long work, not after it, where a file cannot be written to ``path``."""
+    if path and path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file to write")
+    if path and not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} in; make "
+                                "it, or choose another")
+
+
 def remove_leftovers(path: Path, older_than: float = 0.0) -> None:
     """Delete what processes killed while they wrote ``path`` have left next to it.
 

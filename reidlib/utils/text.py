@@ -22,10 +22,22 @@ def percent(mean: float | None, std: float = float("nan"), signed: bool = False,
 def to_markdown(table: pd.DataFrame) -> str:
     """A GitHub table; columns of numbers to the right, of text to the left."""
     cells = table.astype(str)
-    numbers = r"[-+–±.,\d \[\]]+"
-    marks = ["--:" if cells[name].str.fullmatch(numbers).all() else ":--" for name in cells]
+    marks = ["--:" if _is_numbers(cells[name]) else ":--" for name in cells]
     lines = [cells.columns, marks, *cells.to_numpy()]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def aligned(table: pd.DataFrame) -> str:
+    """A table for a terminal; columns of numbers to the right, of text to the left."""
+    columns = []
+    for name, cells in table.astype(str).items():
+        side, width = "><"[not _is_numbers(cells)], max(len(name), *cells.str.len())
+        columns.append([f"{cell:{side}{width}}" for cell in (name, *cells)])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def _is_numbers(cells: pd.Series) -> bool:
+    return bool(cells.str.fullmatch(r"[-+–±.,\d \[\]]+").all())
 
 
 def render(template: Path, filters: Mapping[str, Callable] | None = None, **values: Any) -> str:

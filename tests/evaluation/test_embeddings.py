@@ -1,5 +1,7 @@
 """Embeddings keep what they were made with, and refuse what cannot be compared."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,3 +72,14 @@ def test_a_pool_has_every_image_once_and_asks_for_people_alone(make_embeddings):
     assert queries.ids.tolist() == ["1", "2", "3", "1"]
     both = join((query, gallery))
     assert both.paths.tolist() == [*query.paths, *gallery.paths] and both.emb.shape == (6, 2)
+
+
+def test_unit_length_keeps_directions_and_names_embeddings_of_zeros(make_embeddings):
+    images = make_embeddings([0, 30], ["1", "2"], ["a", "b"], mirrored=[5, 10])
+    longer = replace(images, emb=images.emb * 1e-30, mirrored=images.mirrored * [[2], [1e15]])
+    for name in ("emb", "mirrored"):
+        found = getattr(longer.unit_length(), name)
+        np.testing.assert_allclose(found, getattr(images, name), atol=1e-7)
+        assert found.dtype == np.float32
+    with pytest.raises(ValueError, match=r"embedding of 1.png is all zeros \(1 such images\)"):
+        replace(images, mirrored=images.mirrored * [[1], [0]]).unit_length()

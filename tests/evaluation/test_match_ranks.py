@@ -5,8 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
-from reidlib.evaluation.match_ranks import cosine, draw_galleries, find_matches
+from reidlib.evaluation.embeddings import Embeddings
+from reidlib.evaluation.match_ranks import cosine, draw_galleries, euclidean, find_matches
 from reidlib.evaluation.protocols import Protocol
 from tests.evaluation.made_up import random_pair, rounded
 
@@ -53,6 +55,27 @@ def test_ranks_under_all_rules_with_junk_that_is_also_a_copy(make, dropped, devi
         expected = list(slow_ranks(query, gallery, rules))
         assert [found.get(q, np.array([])).tolist() for q in range(len(query.ids))] == expected
     assert both > 5
+
+
+def moved(images, factor=3.0, by=100.0):
+    """Embeddings of other lengths, far from the origin: their cosines are all about 1."""
+    return Embeddings(images.emb * factor + np.float32(by), images.mirrored * factor
+                      + np.float32(by), images.paths, images.ids, images.cams, images.sha256)
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["numpy", "torch"])
+@pytest.mark.parametrize("flip", ["none", "query", "both"])
+def test_euclidean_is_the_distance_of_the_features_as_they_are(flip, device):
+    query, gallery = map(moved, random_pair(3))
+
+    def feature(images, flipped):
+        emb, mirrored = images.emb.astype(float), images.mirrored.astype(float)
+        return (emb + mirrored) / 2 if flipped else emb
+
+    found = np.asarray(euclidean(query, gallery, flip, device)(slice(2, 7)))
+    want = cdist(feature(query, flip != "none"), feature(gallery, flip == "both"))[2:7]
+    np.testing.assert_allclose(found, -want ** 2, rtol=1e-4, atol=1e-3)
+    assert found.dtype == np.float32
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])

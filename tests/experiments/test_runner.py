@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from reidlib import cli, open_study
 from reidlib.evaluation.embeddings import embed
@@ -18,6 +19,7 @@ from reidlib.experiments import runner, train
 from reidlib.experiments.prepare import prepare_study
 from reidlib.experiments.records import read_tables
 from reidlib.experiments.runner import Experiment
+from reidlib.experiments.scores import RERANKED_FLIPS
 from reidlib.experiments.study import write_study
 from reidlib.experiments.train import build_model
 from reidlib.models import files
@@ -31,7 +33,7 @@ def test_a_run_record_holds_what_a_reader_asks(lab):
     assert {(s["protocol"], s["flip"], s["reranked"]) for s in record["scores"]} == {
         (p, f, r) for p in PROTOCOLS for f, r in (
             ("none", False), ("query", False), ("both", False),
-            *((flip, True) for flip in runner.RERANKED_FLIPS))
+            *((flip, True) for flip in RERANKED_FLIPS))
         if not (r and PROTOCOLS[p].every_image)}
     assert record["config"]["epochs"] == 2 and record["data"]["counts"]["query"]["images"] == 8
     assert record["protocols"][0]["name"] == "standard" and record["cost"]["versions"]["torch"]
@@ -40,6 +42,10 @@ def test_a_run_record_holds_what_a_reader_asks(lab):
     assert {(v["flip"], v["fpr"]) for v in record["verification"]} == {
         (f, rate) for f in ("none", "query", "both") for rate in (0.001, 0.01, 0.1)}
     assert len(read_tables([record], "history")) == 2
+    saved = load_file(lab.weights("baseline", 0))
+    assert record["cost"]["parameters"] == sum(
+        values.size for name, values in saved.items() if ".running_" not in name
+        and not name.endswith("num_batches_tracked"))
 
 
 def test_scores_are_those_of_the_per_query_table(lab):
@@ -57,7 +63,7 @@ def test_scores_are_those_of_the_per_query_table(lab):
 def test_untrained_is_the_baseline_before_its_first_step(lab, study):
     query, _ = lab.embeddings("untrained", 0)
     model = build_model(study.config("baseline", 0), lab._split("train"))
-    images = lab._images("query", 32)
+    images = lab._images("query", 64)
     np.testing.assert_allclose(embed(model, images)[0], query.emb, atol=1e-6)
 
 
@@ -66,7 +72,7 @@ def test_saved_weights_give_the_saved_embeddings(lab, study):
     model = files.load(lab.weights("improved", 0))
     query, _ = lab.embeddings("improved", 0)
     assert not model.training
-    for found, saved in zip(embed(model, lab._images("query")), (query.emb, query.mirrored),
+    for found, saved in zip(embed(model, lab._images("query", 64)), (query.emb, query.mirrored),
                             strict=True):
         np.testing.assert_array_equal(found, saved)
     assert not (lab.weights("improved", 0).parent / "checkpoint.pt").exists()

@@ -11,6 +11,7 @@ import pytest
 from reidlib.utils.paths import (
     Workspace,
     atomic_write,
+    check_target,
     data_root,
     open_workspace,
     todays_names,
@@ -25,6 +26,15 @@ def test_a_new_file_replaces_the_old_one_at_the_end(tmp_path):
         partial.write_text("new")
         assert path.read_text() == "old" and partial.suffix == ".csv"
     assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_is_known_before_the_work(tmp_path):
+    check_target(None)
+    check_target(tmp_path / "new.md")
+    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
+        check_target(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no folder .*new to write page.md in; make it"):
+        check_target(tmp_path / "new" / "page.md")
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from jinja2 import UndefinedError
 
-from reidlib.utils.text import percent, render, to_markdown
+from reidlib.utils.text import aligned, percent, render, to_markdown
 
 NAN = float("nan")
 
@@ -23,6 +23,15 @@ def test_markdown_table():
     table = pd.DataFrame({"model": ["a"], "mAP": [0.5], "change": ["+3.9 [-1.0, 8.0]"]})
     assert to_markdown(table) == ("| model | mAP | change |\n| :-- | --: | --: |\n"
                                   "| a | 0.5 | +3.9 [-1.0, 8.0] |")
+
+
+def test_a_table_for_a_terminal():
+    table = pd.DataFrame({"model": ["a", "long name"], "mAP": [0.5, 12.25],
+                          "queries": ["9 of 10", "10 of 10"]})
+    assert aligned(table).splitlines() == [
+        "model        mAP  queries",
+        "a            0.5  9 of 10",
+        "long name  12.25  10 of 10"]
 
 
 def test_a_page_from_its_template(tmp_path):

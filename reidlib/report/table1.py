@@ -1,0 +1,229 @@
+"""The systems of the paper's Table 1: what their finished runs scored, took and prove.
+
+``systems.csv`` and ``published.csv`` hold what is published of them.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from reidlib.evaluation.protocols import PAPER_PROTOCOL, SHOWN
+from reidlib.evaluation.statistics import Comparison, compare, interval, verdict
+from reidlib.experiments.config import TrainConfig
+from reidlib.experiments.records import collect_runs, device_name, read_tables
+from reidlib.experiments.study import Study, load_study, read_study
+from reidlib.report.tables import cut
+from reidlib.utils.parameters import height_width
+from reidlib.utils.paths import Workspace
+
+FOLDER = Path(__file__).parent
+PUBLISHED_STUDY = "table1-published"
+STUDIES = ("table1-market1501", "table1-cuhk03", PUBLISHED_STUDY)
+TITLES = {"market1501": "Market-1501", "cuhk03-np-pair1": "CUHK03-NP, camera pair 1"}
+PRETRAINING = {"in21k": "ImageNet-21k", "in1k": "ImageNet-1k"}  # part of timm's name -> data
+
+
+class Group(NamedTuple):
+    """What the finished runs of one study left; a row is a system and how it is retrieved."""
+
+    study: Study
+    dataset: str                     # exact name
+    title: str
+    records: dict[str, list[dict]]   # row -> its runs, one a seed
+    queries: pd.DataFrame            # per-query scores of both rules, with the column row
+    missing: list[str]               # rows that have no finished run
+
+
+class Lead(NamedTuple):
+    """The row with the highest mAP under one protocol, and how far it is ahead of the second."""
+
+    protocol: str
+    first: str
+    value: float
+    second: str | None = None
+    ahead: Comparison | None = None
+
+
+class Order(NamedTuple):
+    """Does the order of a group's trained rows by mAP depend on the protocol?"""
+
+    title: str
+    leads: list[Lead]                # under both protocols; none without a trained row
+    pairs: int
+    changed: list[tuple[str, str]]   # ahead under ``standard`` and behind under the paper's rule
+    proven: list[tuple[str, str]]    # those of them that are ``better`` on both sides
+    added: tuple[float, float]       # least and most mAP that the paper's rule adds to a row
+
+
+def systems() -> pd.DataFrame:
+    """By model: system, published epochs (NaN: not known to us), and images_an_identity.
+
+    The latter is how many images of each person an epoch shows (NaN: all).
+    """
+    return pd.read_csv(FOLDER / "systems.csv").set_index("model")
+
+
+def published() -> pd.DataFrame:
+    """Published scores (fractions), what they measure, and whether the paper's Table 1 has them."""
+    return pd.read_csv(FOLDER / "published.csv")
+
+
+def row_name(config: TrainConfig) -> str:
+    """How the tables call a run."""
+    if not config.epochs:
+        return "not fine-tuned"
+    without = config.model == "transreid" and not config.side_information
+    return systems().loc[config.model, "system"] + ", without cameras" * without
+
+
+def row_names(study: Study) -> dict[str, str]:
+    """Preset -> row; where two presets would be one row, with the preset's name."""
+    names = {preset: row_name(study.config(preset, study.seeds[0])) for preset in study.all_presets}
+    found = list(names.values())
+    return {preset: name if found.count(name) == 1 else f"{name} ({preset})"
+            for preset, name in names.items()}
+
+
+def read_group(name: str, root: Path) -> Group:
+    """The runs of one study that are finished; see ``records.read_run`` for errors."""
+    workspace = Workspace(name, root)
+    saved = (workspace.reports / "study.json").is_file()
+    study = read_study(workspace) if saved else load_study(name)
+    records, parts, missing = {}, [], []
+    for preset, row in row_names(study).items():
+        try:
+            runs = collect_runs(study, workspace, [preset])
+        except FileNotFoundError:
+            missing.append(row)
+            continue
+        for own, table in _retrievals(row, runs):
+            records[own] = runs
+            parts.append(table.assign(row=own))
+    dataset = next(iter(records.values()))[0]["data"]["name"] if records else study.dataset
+    title = TITLES.get(dataset, dataset) + ", published schedules" * (name == PUBLISHED_STUDY)
+    return Group(study, dataset, title, records, pd.concat(parts or [pd.DataFrame()]), missing)
+
+
+def _retrievals(row: str, runs: Sequence[dict]) -> list[tuple[str, pd.DataFrame]]:
+    """(row, per-query scores) of each way in which the images of a run are retrieved."""
+    table = read_tables(runs, "per_query")
+    table = table[(table["flip"] == "none") & ~table["reranked"] & table["protocol"].isin(SHOWN)]
+    lacking = sorted(set(SHOWN) - set(table["protocol"]))
+    if lacking:
+        raise ValueError(f"{runs[0]['folder']} has no scores under {', '.join(lacking)}, which the "
+                         f"page of Table 1 shows: delete it, set protocols: [{', '.join(SHOWN)}] "
+                         "and flips: [none] in the study, and run that again")
+    local = table["local"].astype(str) == "True" if "local" in table else table["path"].isna()
+    found = [(row, table[~local]), (f"{row}, global + local distance", table[local])]
+    return [(name, own) for name, own in found if len(own)]
+
+
+def read_groups(root: Path) -> list[Group]:
+    """All studies of Table 1; FileNotFoundError where no run at all is finished."""
+    groups = [read_group(name, root) for name in STUDIES]
+    if not any(group.records for group in groups):
+        raise FileNotFoundError(
+            f"no run of Table 1 is finished in {root / 'reports'}: run "
+            + " or ".join(f"reidlib study --study {name}" for name in STUDIES) + " first")
+    return groups
+
+
+def scores(groups: Sequence[Group]) -> pd.DataFrame:
+    """One line a row and protocol, fractions; in a data set the highest mAP (``standard``) first.
+
+    Columns: dataset (title), row, protocol, rank1, rank5, and of mAP value, low, high, std.
+    """
+    parts = []
+    for group in groups:
+        lines = []
+        for row in group.records:
+            for protocol in SHOWN:
+                own = cut(group.queries, row, protocol)
+                lines.append({"dataset": group.title, "row": row, "protocol": protocol,
+                              **own[["rank1", "rank5"]].mean(), **interval(own)._asdict()})
+        rows = sorted(group.records, key=lambda row, lines=lines: -next(
+            line["value"] for line in lines if line["row"] == row))
+        parts += [line for row in rows for line in lines if line["row"] == row]
+    return pd.DataFrame(parts)
+
+
+def facts(groups: Sequence[Group], found: pd.DataFrame) -> pd.DataFrame:
+    """One line a row, in the order of ``scores``: what the model is, and what its training was.
+
+    ``images`` seen in training and ``minutes`` are means over seeds. Missing may be a stride, what
+    is published of epochs and images, and, in older records, parameters.
+    """
+    lines = []
+    for group in groups:
+        for row in found.loc[found["dataset"] == group.title, "row"].unique():
+            runs = group.records[row]
+            config, cost = TrainConfig(**runs[0]["config"]), runs[0]["cost"]
+            height, width = height_width(config.image_size)
+            seen = read_tables(runs, "history")["images"].sum() / len(runs)
+            known = published_length(config, runs[0]["data"]["counts"]["train"])
+            lines.append({
+                "dataset": group.title, "row": row, "parameters": cost.get("parameters"),
+                "height": height, "width": width, "stride": config.stride,
+                "cameras": config.side_information, "pretraining": pretraining(config),
+                "epochs": config.epochs, "images": int(seen), **known,
+                "minutes": sum(r["cost"]["train_seconds"] for r in runs) / len(runs) / 60,
+                "device": device_name(runs[0])})
+    return pd.DataFrame(lines)
+
+
+def published_length(config: TrainConfig, counts: dict[str, int]) -> dict[str, float | None]:
+    """Published epochs of a run's system, and how many of its training images they show.
+
+    ``counts``: identities and images of its training data.
+    """
+    system, found = systems().loc[config.model], {"published_epochs": None,
+                                                  "published_images": None}
+    if not config.epochs or pd.isna(system["epochs"]):
+        return found
+    all_images = pd.isna(system["images_an_identity"])
+    an_epoch = (counts["images"] if all_images else
+                counts["identities"] * system["images_an_identity"])
+    return {"published_epochs": system["epochs"], "published_images": system["epochs"] * an_epoch}
+
+
+def pretraining(config: TrainConfig) -> str:
+    """The backbone in short and what its weights were trained on, or ``none``."""
+    if not config.pretrained:
+        return "none"
+    name, _, tag = config.backbone.partition(".")
+    data = next((words for part, words in PRETRAINING.items() if part in tag), tag or "timm's own")
+    return f"{name.partition('_patch')[0]}, {data}"
+
+
+def order(group: Group, found: pd.DataFrame) -> Order:
+    """What ``scores`` say about the order of a group's trained rows, with paired tests."""
+    own = found[found["dataset"] == group.title]
+    values = own.pivot(index="row", columns="protocol", values="value")
+    added = values[PAPER_PROTOCOL] - values["standard"]
+    trained = [row for row in own["row"].unique() if group.records[row][0]["config"]["epochs"]]
+    pairs = [*combinations(trained, 2)]  # the first is ahead under ``standard``
+    changed = [(a, b) for a, b in pairs
+               if values.loc[a, PAPER_PROTOCOL] < values.loc[b, PAPER_PROTOCOL]]
+    proven = [(a, b) for a, b in changed if _is_better(group, a, b, "standard")
+              and _is_better(group, b, a, PAPER_PROTOCOL)]
+    leads = [_lead(group, values.loc[trained, name]) for name in SHOWN if trained]
+    return Order(group.title, leads, len(pairs), changed, proven, (added.min(), added.max()))
+
+
+def _lead(group: Group, values: pd.Series) -> Lead:
+    """``values``: mAP by row, named like its protocol."""
+    first, *others = values.sort_values(ascending=False, kind="stable").index
+    lead = Lead(values.name, first, values[first])
+    return lead._replace(second=others[0], ahead=_compare(group, first, others[0], values.name)
+                         ) if others else lead
+
+
+def _compare(group: Group, row: str, other: str, protocol: str) -> Comparison:
+    return compare(cut(group.queries, other, protocol), cut(group.queries, row, protocol))
+
+
+def _is_better(group: Group, row: str, other: str, protocol: str) -> bool:
+    return verdict(_compare(group, row, other, protocol)) == "better"

@@ -1,0 +1,99 @@
+"""Scores of a file of features as text, Markdown and CSV: the same numbers in each."""
+
+import io
+
+import pandas as pd
+import pytest
+
+from reidlib.evaluation.protocols import PROTOCOLS
+from reidlib.experiments.records import Scored
+from reidlib.report.feature_scores import render_scores
+
+IMAGES = {"queries": 1200, "people": 30, "gallery": 4, "junk": 0, "training": 0, "width": 8,
+          "sha256": True}
+
+
+def scored(standard, top10, **images):
+    """30 queries of as many people with the same scores, and a protocol that has none."""
+    tables = []
+    for protocol, (ap, rank1) in {"standard": standard, "lat-top10": top10}.items():
+        inp = ap if protocol == "standard" else float("nan")
+        tables += [pd.DataFrame({
+            "path": [f"{i}.png" for i in range(30)], "id": [str(i) for i in range(30)], "cam": "a",
+            "AP": ap, "INP": inp, "rank1": rank1, "rank5": 1.0, "rank10": 1.0, "row": row,
+            "protocol": protocol}) for row in ("cosine", "Euclidean")]
+    queries = pd.concat(tables, ignore_index=True)
+    queries.loc[(queries["id"] == "7") & (queries["protocol"] == "standard"), "AP"] = float("nan")
+    return Scored(queries, {"single-shot": "no draw"}, {**IMAGES, **images})
+
+
+ONE, TWO = scored((0.25, 0.5), (0.75, 1.0)), scored((0.35, 0.5), (0.75, 0.75))
+
+
+def test_text_has_one_aligned_line_a_protocol_and_distance():
+    text = render_scores("a.npz", ONE)
+    assert text.startswith("a.npz: 1,200 queries of 30 people, 4 gallery images, 8 numbers an ima")
+    lines = text.splitlines()[2:7]
+    assert lines[0].split() == ["distance", "protocol", "mAP", "rank-1", "rank-5", "queries"]
+    assert lines[2].split() == ["Euclidean", "standard", "25.0", "[25.0,", "25.0]", "50.0",
+                                "[50.0,", "50.0]", "100.0", "[100.0,", "100.0]", "29", "of", "30"]
+    assert len({line.rindex("]") for line in lines[1:]}) == 1 and len(lines[4]) < 100
+    assert "- single-shot has no score: no draw.\n" in text and "too narrow" not in text
+    assert "sha256" not in text
+
+
+def test_every_protocol_that_is_shown_has_its_rules_in_a_line():
+    text = render_scores("a.npz", ONE).partition("What the protocols count:")[2]
+    for protocol in PROTOCOLS:
+        assert text.count(f"\n- {protocol}: ") == (protocol != "single-shot")
+    assert ("- standard: leaves out images of the query's person by its own camera and junk; full "
+            "ranking, rectangle rule (Market-1501 as") in text
+    assert "- leak-free: leaves out copies of the query; full ranking" in text
+    assert "- lat-top10: leaves out nothing; 10 nearest, divided by the hits found" in text
+    assert "- standard-all: every test image is a query; leaves out" in text
+
+
+def test_what_should_be_known_about_the_images_is_said():
+    text = render_scores("a.npz", scored((1, 1), (1, 1), junk=2, training=1500, sha256=False,
+                                         people=12))
+    for words in ("(2 junk)", "; 1,500 training images left out.", "too narrow: the real doubt",
+                  "Without sha256 two images are copies if they have one path."):
+        assert words in text
+
+
+def test_markdown_has_the_same_cells():
+    page = render_scores("a.npz", ONE, form="markdown")
+    assert ("| cosine | standard | 25.0 [25.0, 25.0] | 50.0 [50.0, 50.0] | 100.0 [100.0, 100.0] | "
+            "29 of 30 |\n") in page
+    text = render_scores("a.npz", ONE)
+    assert page.partition("Percent")[2] == text.partition("Percent")[2]
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_a_comparison_is_paired_and_has_verdicts(form):
+    text = render_scores("b.npz", TWO, "a.npz", ONE, form)
+    _, lines = text.split("b.npz against a.npz, the same queries and gallery:\n\n")
+    cells = [" ".join(line.replace("|", " ").split()) for line in lines.splitlines()]
+    assert "cosine standard +10.0 [+10.0, +10.0] +0.0 [+0.0, +0.0] 100.0 better" in cells
+    assert "Euclidean lat-top10 +0.0 [+0.0, +0.0] -25.0 [-25.0, -25.0] 50.0 undecided" in cells
+    assert "against" not in render_scores("b.npz", TWO, form=form)
+
+
+def test_csv_has_every_score_at_full_precision_and_what_was_left_out():
+    table = pd.read_csv(io.StringIO(render_scores("b.npz", TWO, "a.npz", ONE, "csv")))
+    keys = table.set_index(["distance", "protocol", "score"])
+    line = keys.loc[("cosine", "standard", "mAP")]
+    assert line[["value", "low", "high"]].tolist() == pytest.approx([0.35] * 3)
+    assert line["verdict"] == "better"
+    assert line["difference"] == pytest.approx(0.1) == line["difference_low"]
+    assert {*table["score"].dropna()} == {"mAP", "mINP", "rank1", "rank5", "rank10"}
+    assert ("cosine", "lat-top10", "mINP") not in keys.index
+    assert table[table["left_out"].notna()]["protocol"].tolist() == ["single-shot"]
+    alone = pd.read_csv(io.StringIO(render_scores("b.npz", TWO, form="csv")))
+    assert alone.columns.tolist() == ["distance", "protocol", "score", "value", "low", "high",
+                                      "left_out"]
+
+
+def test_an_unknown_format_is_refused():
+    with pytest.raises(ValueError, match="unknown format 'markdwon' .did you mean 'markdown'"):
+        render_scores("a.npz", ONE, form="markdwon")
