@@ -3,11 +3,13 @@
 The paper's own (Sec. 3.1) are ``ReidLoss``: part cross-entropy, AM-Softmax, batch-hard triplet.
 """
 
+import inspect
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
 
@@ -165,6 +167,40 @@ class ReidLoss:
         if self.triplet_margin is not None:
             terms["triplet"] = batch_hard_triplet(emb, ids, self.triplet_margin)
         return terms
+
+
+class AddedTerm:
+    """A loss and, as the term ``name``, ``weight`` times another function of the same arguments.
+
+    Raises ValueError where the function has weights of its own, which no optimiser knows, takes
+    other arguments, or gives no scalar that can be differentiated.
+    """
+
+    def __init__(self, loss: Callable[..., dict[str, Tensor]], function: Callable[..., Tensor],
+                 name: str, weight: float):
+        if isinstance(function, nn.Module) and any(True for _ in function.parameters()):
+            raise ValueError(f"loss {name} has weights of its own, which are not trained; expected "
+                             "a function without")
+        self.loss, self.function, self.name, self.weight = loss, function, name, weight
+
+    def __call__(self, *given: Tensor) -> dict[str, Float[Tensor, ""]]:
+        """Named terms; the loss is their sum."""
+        try:
+            inspect.signature(self.function).bind(*given)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"loss {self.name}: {error}; it is given what the model gives, and "
+                             f"the identities: {len(given)} tensors") from error
+        value = self.function(*given)
+        expected = "expected a tensor of one floating-point number, without dimensions"
+        if not isinstance(value, Tensor):
+            raise ValueError(f"loss {self.name} gives {type(value).__name__}; {expected}")
+        if value.shape or not value.is_floating_point():
+            raise ValueError(f"loss {self.name} gives a tensor of shape {tuple(value.shape)} and "
+                             f"type {value.dtype}; {expected}")
+        if not value.requires_grad:
+            raise ValueError(f"loss {self.name} has no gradient; expected a value computed from "
+                             "what it is given with torch alone, without detach, item or no_grad")
+        return {**self.loss(*given), self.name: self.weight * value}
 
 
 def transreid_loss(logits: Float[Tensor, "batch branches identities"],

@@ -68,6 +68,10 @@ def train(**changes):
     return study(train={**SMALL["train"], **changes})
 
 
+def loss(function, weight=1):
+    return train(loss={"function": function, "weight": weight})
+
+
 def folder_of(at, name):
     return at.run if name in ("run.json", "per_query.csv", "history.csv") else at.workspace.reports
 
@@ -200,6 +204,13 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "odd batch": (TRAIN, train(batch_size=3), "batch_size 3 is not a multiple of images_per_ident"),
     "people in words": (TRAIN, study(synthetic={"train_ids": "six"}), "train_ids is 'six'; expect"),
     "unknown backbone": (TRAIN, train(backbone="vit_tinny"), "unknown backbone 'vit_tinny'"),
+    "loss of no module": (TRAIN, loss("nowhere.circle"),
+                          "there is no module nowhere: neither .*nowhere.py nor an installed one"),
+    "loss of no function": (TRAIN, loss("json.dump5"), "unknown function of .* 'dump5' .did you"),
+    "loss of no weight": (TRAIN, loss("json.dumps", 0), "mine.yaml: loss.weight is 0; expected a"),
+    "loss of one argument": (TRAIN, loss("json.dumps"), "loss dumps: too many positional .* what "
+                                                        "the model gives, and the identities: 3 "),
+    "loss of no tensor": (TRAIN, loss("heapq.merge"), "loss merge gives generator; expected a ten"),
     "no weights": (TRAIN, train(pretrained=True), "vit_tiny_patch16_224.*REIDLIB_WEIGHTS"),
     # what a finished study left
     "manifest lost lines": (EXPORT, cut("manifest.csv", 5), "manifest.csv.*run notebook 01_data"),

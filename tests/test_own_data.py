@@ -23,6 +23,7 @@ CAMS = {"01": "front door", "02": "hall"}
 STUDY = """
 dataset: mine/images.csv
 seeds: [1, 4]
+presets: [untrained, baseline, ypool, amtriplet, improved]
 perplexity: 3.0
 train:
   backbone: vit_tiny_patch16_224
@@ -31,6 +32,17 @@ train:
   image_size: 32
   schedule: end-to-end
   epochs: 1
+candidates:
+  circle: {images_per_identity: 4, loss: {function: mylosses.circle, weight: 0.1}}
+"""
+LOSSES = """
+from pytorch_metric_learning.losses import CircleLoss
+
+metric = CircleLoss()
+
+
+def circle(logits, embedding, ids):
+    return metric(embedding, ids)
 """
 
 
@@ -56,6 +68,7 @@ def clone(tmp_path_factory):
     (root / "data" / "mine").mkdir(parents=True)
     own_images(root / "data" / "mine")
     (root / "notebooks" / "params" / "mine.yaml").write_text(STUDY)
+    (root / "notebooks" / "params" / "mylosses.py").write_text(LOSSES)
     variables = {name: value for name, value in os.environ.items()
                  if name not in ("REIDLIB_DATA", "REIDLIB_WEIGHTS")}
     done = subprocess.run([sys.executable, "-m", "reidlib", "report", "--study", "mine"], cwd=root,
@@ -73,6 +86,15 @@ def test_the_report_is_about_his_people(clone):
     page = (clone / "reports" / "mine" / "report.html").read_text()
     assert "<title>reidlib report: mine</title>" in page
     assert "How well do these models find your people" in page and "data:image/png;base64" in page
+
+
+def test_his_candidate_with_his_own_loss_is_a_row_of_it(clone):
+    text = (clone / "reports" / "mine" / "report.md").read_text()
+    assert "- `circle`: loss + 0.1 x mylosses.circle, images_per_identity 4\n" in text
+    assert re.search(r"^\| circle \| baseline \| standard \| .* ± .* \|$", text, re.M)
+    assert (clone / "reports" / "mine" / "tables" / "candidates.csv").is_file()
+    history = pd.read_csv(clone / "reports" / "mine" / "runs/circle-s1/history.csv")
+    assert (history["circle"] > 0).all()
 
 
 def test_nothing_in_it_is_about_the_papers_people(clone):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import papermill
 import pytest
+import torch
 import typer.main
 import yaml
 
@@ -16,13 +17,16 @@ from reidlib.cli import app
 from reidlib.data.datasets import read_dataset
 from reidlib.data.synthetic.dataset import write_dataset
 from reidlib.data.synthetic.spec import SyntheticSpec
+from reidlib.experiments import own_loss
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import PAPER_PRESETS, PRESETS, make_config
 from reidlib.experiments.study import Study, load_study
+from reidlib.experiments.train import build_loss
 from reidlib.models import files
 from reidlib.models.backbone import build_backbone
 from reidlib.models.la_transformer import LATransformer
 from reidlib.report.notebooks import NOTEBOOKS
+from reidlib.report.study_results import check_presets
 from reidlib.utils.paths import ROOT
 
 PAGES = [ROOT / name for name in (
@@ -72,8 +76,8 @@ def mine(tmp_path, monkeypatch):
     backbone = {"name": "vit_tiny_patch16_224", "image_size": 32,
                 "args": {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}}
     model = LATransformer(build_backbone(pretrained=False, **backbone), 5)
-    files.save(model, tmp_path / "artifacts/synthetic/weights/best.safetensors", backbone,
-               {"n_identities": 5})
+    files.save(model, tmp_path / "artifacts/synthetic/weights/best.safetensors",
+               {"backbone": backbone, "head": {"n_identities": 5}})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -81,7 +85,7 @@ def mine(tmp_path, monkeypatch):
 def test_snippets_of_data_backbone_loss_scores_search_and_weights(mine, capsys):
     names = {}
     found = blocks(ROOT / "reidlib" / "README.md", "python")
-    assert len(found) == 6
+    assert len(found) == 7
     for snippet in found:
         exec(snippet, names)
     row, = names["history"]
@@ -92,6 +96,19 @@ def test_snippets_of_data_backbone_loss_scores_search_and_weights(mine, capsys):
     assert names["found"].tolist() == gallery.paths[nearest].tolist()
     said = capsys.readouterr().out
     assert "epoch 1/1" in said and re.search(r"^cosine similarity [01]\.\d\d$", said, re.M)
+
+
+def test_the_loss_of_a_study_is_the_one_that_its_page_shows(tmp_path, monkeypatch):
+    page = ROOT / "reidlib" / "README.md"
+    source = next(text for text in blocks(page, "python") if "def circle" in text)
+    (tmp_path / "mylosses.py").write_text(source)
+    (tmp_path / "mine.yaml").write_text(*blocks(page, "yaml"))
+    monkeypatch.setattr(own_loss, "PARAMS", tmp_path)
+    study = load_study("mine", params=tmp_path)
+    check_presets(study)
+    emb, ids = torch.randn(8, 4, requires_grad=True), torch.arange(8) // 4
+    terms = build_loss(study.config("circle", 0))(torch.randn(8, 2, 3), emb, ids)
+    assert terms["circle"] > 0 and list(terms) == ["identity", "circle"]
 
 
 def test_no_other_page_has_python_that_nobody_runs():

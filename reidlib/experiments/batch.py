@@ -9,6 +9,7 @@ from reidlib.experiments.prepare import prepare_study
 from reidlib.experiments.records import forget_runs
 from reidlib.experiments.runner import Experiment
 from reidlib.experiments.study import Study
+from reidlib.experiments.train import build_loss
 from reidlib.utils.console import log
 from reidlib.utils.paths import Workspace
 
@@ -35,7 +36,11 @@ def run_all(study: Study, root: Path, device: str = "auto", jobs: int = 1,
     for lab in labs:
         if again:
             forget_runs(lab.workspace)
-        if not all(lab.finished(preset, seed) for preset in presets for seed in study.seeds):
+        missing = [preset for preset in presets
+                   if not all(lab.finished(preset, seed) for seed in study.seeds)]
+        for preset in missing:  # what cannot be trained is said first
+            build_loss(lab.study.config(preset, study.seeds[0]))
+        if missing:
             lab.decode()
     return joblib.Parallel(jobs)(joblib.delayed(lab.run)(preset, seed) for lab in labs
                                  for seed in study.seeds for preset in presets)

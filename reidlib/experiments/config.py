@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, field, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from reidlib.experiments.own_loss import OwnLoss, with_source
 from reidlib.utils.parameters import (
     STRICT,
     Count,
@@ -45,6 +46,7 @@ class TrainConfig:
     am_margin: Number | None = None        # AM-Softmax instead of cross-entropy
     am_scale: Positive = 30.0
     triplet_margin: Number | None = None
+    loss: Annotated[OwnLoss | None, BeforeValidator(with_source)] = None  # one more term, a user's
     # optimisation: Adam, or SGD where there is a momentum
     momentum: Annotated[NotNegative, Field(lt=1)] | None = None
     epochs: Count = 30

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from reidlib.data.synthetic.spec import make_spec
 from reidlib.evaluation.protocols import PROTOCOLS
 from reidlib.experiments.config import TrainConfig
+from reidlib.experiments.own_loss import with_sources
 from reidlib.experiments.presets import PAPER_PRESETS, PRESETS, make_config
 from reidlib.utils.errors import check_choice, plain, unknown
 from reidlib.utils.parameters import STRICT, Count, Positive, Seed, Switch
 from reidlib.utils.paths import PARAMS, Workspace, write_json
+
+# differences of TrainConfig
+Changes = Annotated[Mapping[str, Any], AfterValidator(with_sources)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -27,13 +31,13 @@ class Study:
     name: str
     dataset: str                       # a name of data.datasets.NAMES, or a CSV file
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
-    train: Mapping[str, Any] = field(default_factory=dict)      # TrainConfig differences
+    train: Changes = field(default_factory=dict)                # for all that it runs
     synthetic: Mapping[str, Any] = field(default_factory=dict)  # SyntheticSpec differences
     perplexity: Positive = 15.0        # t-SNE
     shows_people: Switch = True        # figures of images stay out of git
     checksum: str = ""                 # of the data; 01_data fills it in
     presets: tuple[str, ...] = ()      # what is run; () and no candidates: the paper's rows
-    candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # its own presets
+    candidates: Mapping[str, Changes] = field(default_factory=dict)  # presets of its own
     protocols: tuple[str, ...] = ()    # that runs are scored under; (): all
     flips: Annotated[tuple[Literal["none", "query", "both"], ...], Field(min_length=1)] = (
         "none", "query", "both")

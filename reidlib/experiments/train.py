@@ -15,9 +15,10 @@ from reidlib.data.batches import Batches, number_ids
 from reidlib.data.cross_validation import hold_out
 from reidlib.evaluation.embeddings import embed_people
 from reidlib.evaluation.scoring import evaluate
+from reidlib.experiments import own_loss
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.study import Study
-from reidlib.losses import ReidLoss
+from reidlib.losses import AddedTerm, ReidLoss
 from reidlib.models.backbone import check_weights, find_weights
 from reidlib.models.base import ReidModel
 from reidlib.models.files import build
@@ -58,7 +59,17 @@ def describe_model(config: TrainConfig, people: pd.DataFrame) -> dict:
 
 
 def build_loss(config: TrainConfig) -> Callable[..., dict[str, Tensor]]:
-    """(*what the model gives, identities) -> named terms of the loss."""
+    """(*what the model gives, identities) -> named terms of the loss.
+
+    ValueError where a loss of the user's own cannot be loaded, see ``own_loss.load``.
+    """
+    loss = model_loss(config)
+    return loss if config.loss is None else AddedTerm(
+        loss, own_loss.load(config.loss), config.loss.name, config.loss.weight)
+
+
+def model_loss(config: TrainConfig) -> Callable[..., dict[str, Tensor]]:
+    """The model's own part of ``build_loss``."""
     if config.model == "la-transformer":
         return ReidLoss(config.am_margin, config.am_scale, config.triplet_margin,
                         config.label_smoothing)
@@ -76,10 +87,16 @@ def backbone_hash(config: TrainConfig) -> str | None:
 
 
 def check_starts(study: Study, workspace: Workspace) -> None:
-    """FileNotFoundError where a preset has no weights of its own yet, and no pretrained ones."""
+    """An error where a preset has no weights of its own yet, and cannot be trained.
+
+    FileNotFoundError without pretrained weights; for a user's loss see ``build_loss``.
+    """
     configs = [study.config(preset, study.seeds[0]) for preset in study.all_presets]
-    for name in {c.backbone for c in configs if c.pretrained and not any(
-            workspace.artifacts.glob(f"{c.run_id}-*/weights.safetensors"))}:
+    missing = [config for config in configs if not any(
+        workspace.artifacts.glob(f"{config.run_id}-*/weights.safetensors"))]
+    for config in missing:
+        build_loss(config)
+    for name in {config.backbone for config in missing if config.pretrained}:
         check_weights(name)
 
 

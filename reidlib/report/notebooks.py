@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nbformat
@@ -57,12 +58,13 @@ def _html(notebook: nbformat.NotebookNode, folder: Path) -> str:
     return exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})[0]
 
 
-def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: bool = False
-                  ) -> None:
+def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: bool,
+                  train: Callable[[Iterable[str]], object]) -> None:
     """Run a study's notebooks in their order, then write ``report.html`` from the last one.
 
     The study has passed ``study_results.check_presets``. ``parameters``: epochs, seeds and device,
-    for the notebooks that declare them. ``again``: train finished runs again.
+    for the notebooks that declare them. ``again``: train finished runs again. ``train`` trains the
+    study's candidates, which are in no notebook, before the last one reports them.
 
     Raises:
         NotebookError: a notebook failed; finished runs are kept.
@@ -71,6 +73,8 @@ def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: b
     if workspace.root != ROOT:
         parameters["workspace"] = str(workspace.root)
     for number, source in enumerate(NOTEBOOKS, 1):
+        if study.candidates and number == len(NOTEBOOKS):
+            train(study.candidates)
         log(f"[{number}/{len(NOTEBOOKS)}] {source.stem}")
         start = time.perf_counter()
         try:

@@ -25,8 +25,9 @@ README_STUDIES = ("pku-reid", "synthetic")  # the first is on the front page
 NAMES = {"baseline": "the baseline", "improved": "the paper's model", "best": "`best`"}
 FILTERS = {"change": tables.change, "points": statements.points, "epochs": count_epochs,
            "steps_table": lambda steps: to_markdown(tables.steps_table(steps))}
-# supplementary study -> files that go when it is gone
-OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("folds", "selection", "finalists")},
+# candidates or a supplementary study -> files that go when it is gone
+OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("candidates", "folds", "selection",
+                                                         "finalists")},
             **{name: [f"tables/{name}.csv", f"figures/{name}.png", f"figures/{name}.csv"]
                for name in ("schedules", "distractors")}}
 
@@ -50,7 +51,7 @@ def write_report(results: StudyResults) -> Path:
 
 
 def outdated(workspace: Workspace, texts: dict[str, str]) -> list[str]:
-    """Tables and figures of supplementary studies that are not complete any more."""
+    """Tables and figures of candidates and supplementary studies that are gone or incomplete."""
     gone = [file for name, files in OPTIONAL.items() if f"tables/{name}.csv" not in texts
             for file in files]
     return [file for file in gone if (workspace.reports / file).is_file()]
@@ -94,6 +95,7 @@ def context(results: StudyResults) -> dict[str, Any]:
         "results": results, "study": results.study, "names": NAMES,
         "baseline": records["baseline"], "best": records.get("best"),
         "improved": records.get("improved"),
+        "candidates": {r["preset"]: r for r in results.candidate_records}.values(),
         "copies": results.audit.set_index("check").loc["query copies in gallery", "words"],
         "level": lambda row, protocol: statements.level(results.queries, row, protocol),
         "reproduction": statements.reproduction(results.queries),
@@ -162,7 +164,7 @@ def _short_table(results: StudyResults) -> pd.DataFrame:
 
 
 def _costs(results: StudyResults) -> pd.DataFrame:
-    parts = {"": results.records,
+    parts = {"": [*results.records, *results.candidate_records],
              **{f"-{name}": own for name, own in results.supplementary.items()}}
     return pd.concat([tables.cost(own).assign(study=f"{results.study.name}{name}")
                       for name, own in parts.items()])

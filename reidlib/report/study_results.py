@@ -13,6 +13,7 @@ from reidlib.experiments.presets import (
     RESULT_ROWS,
     SAME_RATE,
     SINGLE_IDEAS,
+    ResultRow,
 )
 from reidlib.experiments.records import collect_runs
 from reidlib.experiments.study import Study, read_study
@@ -25,10 +26,10 @@ KNOWN_PRESETS = tuple(dict.fromkeys(row.preset for row in (*RESULT_ROWS, *SINGLE
 
 def check_presets(study: Study) -> None:
     """ValueError if the study has no notebooks, or leaves out a preset that every report needs."""
-    if study.folds or study.candidates:
+    if study.folds:
         raise ValueError(f"study {study.name!r} has no notebooks of its own: reidlib study "
                          f"--study {study.name} runs it")
-    extra = [name for name in study.all_presets if name not in NOTEBOOKS]
+    extra = [name for name in study.presets if name not in NOTEBOOKS]
     if extra:
         raise ValueError(f"study {study.name!r}: no notebook trains {', '.join(extra)}; train "
                          f"without a report: reidlib study --study {study.name}")
@@ -64,6 +65,8 @@ class StudyResults:
         self.headline = headline(self.queries, with_paper=not self.study.is_own_data)
         self.steps = steps(query_rows(self.records, CUMULATIVE))
         self.alone = steps(query_rows(self.records, SINGLE_IDEAS), against="baseline")
+        self.candidate_records = collect_runs(self.study, workspace, self.study.candidates)
+        self.candidates = self._candidates()
         self.audit = pd.read_csv(workspace.tables / "audit.csv")
         self.left_out: dict[str, str] = {}  # supplementary studies that are incomplete, and why
         found = {name: self._complete(name, lambda n=name: supplementary.records_of(workspace, n))
@@ -78,6 +81,15 @@ class StudyResults:
             self.schedules = {schedule(self.records): self.models,
                               schedule(other): query_rows(other, COMPARED)}
         self.tables = self._tables()
+
+    def _candidates(self) -> pd.DataFrame | None:
+        """Rows of the study's own candidates, below the baseline; None without any."""
+        if not self.candidate_records:
+            return None
+        baseline = [record for record in self.records if record["preset"] == "baseline"]
+        names = ("baseline", *self.study.candidates)
+        return query_rows([*baseline, *self.candidate_records],
+                          [ResultRow(name, name, "none") for name in names])
 
     def _complete(self, name: str, read: Callable[[], list[dict] | None]) -> list[dict] | None:
         try:
@@ -100,6 +112,8 @@ class StudyResults:
     def _tables(self) -> dict[str, pd.DataFrame]:
         """File name -> the tables of the supplementary studies, and the overview."""
         tables = {"overview": overview(self)}
+        if self.candidates is not None:
+            tables["candidates"] = steps(self.candidates, against="baseline")
         if self.folds is not None:
             tables["folds"] = supplementary.folds_table(self.folds)
         if self.schedules:
@@ -123,8 +137,9 @@ class StudyResults:
 
     @property
     def all_records(self) -> list[dict]:
-        """Records of the study and of its supplementary studies."""
-        return [*self.records, *(r for found in self.supplementary.values() for r in found)]
+        """Records of the study, its candidates and its supplementary studies."""
+        others = [r for found in self.supplementary.values() for r in found]
+        return [*self.records, *self.candidate_records, *others]
 
     @property
     def on_the_papers_data(self) -> bool:

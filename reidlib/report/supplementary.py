@@ -5,11 +5,12 @@ run by ``reidlib study``, or the folder ``distractors`` that ``reidlib distracto
 that is not there is None; one that is incomplete is an error that says what is missing.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pandas as pd
 
 from reidlib.evaluation.statistics import interval
+from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import COMPARED, ResultRow
 from reidlib.experiments.records import by_row, collect_runs, read_run, read_tables
 from reidlib.experiments.study import Study, read_study
@@ -102,8 +103,11 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
 
 def changes(record: dict, first: dict) -> str:
     """A run's parameters that are not the first run's."""
+    before = {**asdict(TrainConfig()), **first["config"]}  # an older record has fewer parameters
     own = {key: value for key, value in record["config"].items()
-           if value != first["config"][key] and key not in ("preset", "seed")}
+           if value != before[key] and key not in ("preset", "seed")}
+    if own.get("loss"):
+        own["loss"] = "+ {weight:g} x {function}".format(**own["loss"])
     return ", ".join(f"{key} {value}" for key, value in own.items()) or "–"
 
 

@@ -37,7 +37,7 @@ EXPECTED = {
     "int_type": "a whole number", "float_type": "a number", "float_parsing": "a number",
     "finite_number": "a finite number", "bool_type": "true or false", "string_type": "text",
     "literal_error": "{expected}", "tuple_type": "a list", "too_short": "a list that is not empty",
-    "mapping_type": "`key: value` lines", "dict_type": "`key: value` lines",
+    **dict.fromkeys(("mapping_type", "dict_type", "dataclass_type"), "`key: value` lines"),
     "greater_than": "a number above {gt}", "greater_than_equal": "{ge} or more",
     "less_than": "a number below {lt}", "less_than_equal": "{le} or less",
 }
@@ -53,6 +53,8 @@ def plain(error) -> str:
             text = str(one["ctx"]["error"])
         elif one["type"] == "unexpected_keyword_argument":
             text = f"unknown parameter {name!r}"
+        elif one["type"] == "missing":
+            text = f"{name} is missing"
         else:
             expected = EXPECTED.get(one["type"], one["msg"]).format(**one.get("ctx", {}))
             text = f"{name} is {one['input']!r}; expected {expected}"

@@ -23,12 +23,12 @@ def test_defaults_stay_for_they_are_part_of_every_old_fingerprint():
         "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "backbone_args": {},
         "pretrained": True, "image_size": 224, "stride": None, "y_pooling": False,
         "local_weight": 8.0, "feature": "mixed", "side_information": False, "am_margin": None,
-        "am_scale": 30.0, "triplet_margin": None, "momentum": None, "epochs": 30, "batch_size": 32,
-        "images_per_identity": None, "lr": 3e-4, "backbone_lr": 3e-4, "scale_lr": None,
-        "weight_decay": 5e-4, "schedule": "blockwise", "release_every": 2, "lr_decay": 0.8,
-        "warmup_epochs": None, "layer_decay": 1.0, "label_smoothing": 0.0, "random_erasing": 0.0,
-        "pad": 0, "clip_norm": None, "ema_decay": None, "validation_ids": 0, "precision": "fp32",
-        "accumulate": 1, "compiled": False, "deterministic": False}
+        "am_scale": 30.0, "triplet_margin": None, "loss": None, "momentum": None, "epochs": 30,
+        "batch_size": 32, "images_per_identity": None, "lr": 3e-4, "backbone_lr": 3e-4,
+        "scale_lr": None, "weight_decay": 5e-4, "schedule": "blockwise", "release_every": 2,
+        "lr_decay": 0.8, "warmup_epochs": None, "layer_decay": 1.0, "label_smoothing": 0.0,
+        "random_erasing": 0.0, "pad": 0, "clip_norm": None, "ema_decay": None, "validation_ids": 0,
+        "precision": "fp32", "accumulate": 1, "compiled": False, "deterministic": False}
 
 
 def test_a_configuration_is_frozen_and_a_changed_copy_is_checked():
