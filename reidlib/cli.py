@@ -153,7 +153,7 @@ def table1(workspace: Folder = ROOT) -> None:
     """
     from reidlib.report.table1_page import NAME, write_page
 
-    log(f"report.html and {write_page(open_workspace(NAME, workspace).root)}")
+    log(f"{write_page(open_workspace(NAME, workspace).root)} and report.html next to it")
 
 
 @app.command()

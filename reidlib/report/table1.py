@@ -116,9 +116,10 @@ def _retrievals(row: str, runs: Sequence[dict]) -> list[tuple[str, pd.DataFrame]
         raise ValueError(f"{runs[0]['folder']} has no scores under {', '.join(lacking)}, which the "
                          f"page of Table 1 shows: delete it, set protocols: [{', '.join(SHOWN)}] "
                          "and flips: [none] in the study, and run that again")
-    local = table["local"].astype(str) == "True" if "local" in table else table["path"].isna()
-    found = [(row, table[~local]), (f"{row}, global + local distance", table[local])]
-    return [(name, own) for name, own in found if len(own)]
+    if "local" not in table:
+        return [(row, table)]
+    return [(row, table[~table["local"]]),
+            (f"{row}, global + local distance", table[table["local"]])]
 
 
 def read_groups(root: Path) -> list[Group]:
@@ -136,18 +137,18 @@ def scores(groups: Sequence[Group]) -> pd.DataFrame:
 
     Columns: dataset (title), row, protocol, rank1, rank5, and of mAP value, low, high, std.
     """
-    parts = []
+    lines = []
     for group in groups:
-        lines = []
-        for row in group.records:
-            for protocol in SHOWN:
-                own = cut(group.queries, row, protocol)
-                lines.append({"dataset": group.title, "row": row, "protocol": protocol,
-                              **own[["rank1", "rank5"]].mean(), **interval(own)._asdict()})
-        rows = sorted(group.records, key=lambda row, lines=lines: -next(
-            line["value"] for line in lines if line["row"] == row))
-        parts += [line for row in rows for line in lines if line["row"] == row]
-    return pd.DataFrame(parts)
+        own = [_scores(group, row) for row in group.records]
+        lines += sorted(own, key=lambda pair: -pair[0]["value"])
+    return pd.DataFrame([line for pair in lines for line in pair])
+
+
+def _scores(group: Group, row: str) -> list[dict]:
+    """A row's lines of ``scores``, that of ``standard`` first."""
+    return [{"dataset": group.title, "row": row, "protocol": protocol,
+             **own[["rank1", "rank5"]].mean(), **interval(own)._asdict()}
+            for protocol in SHOWN for own in [cut(group.queries, row, protocol)]]
 
 
 def facts(groups: Sequence[Group], found: pd.DataFrame) -> pd.DataFrame:
@@ -174,19 +175,17 @@ def facts(groups: Sequence[Group], found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def published_length(config: TrainConfig, counts: dict[str, int]) -> dict[str, float | None]:
+def published_length(config: TrainConfig, counts: dict[str, int]) -> dict[str, float]:
     """Published epochs of a run's system, and how many of its training images they show.
 
-    ``counts``: identities and images of its training data.
+    ``counts``: identities and images of its training data. NaN where nothing is trained, or the
+    length is not known to us.
     """
-    system, found = systems().loc[config.model], {"published_epochs": None,
-                                                  "published_images": None}
-    if not config.epochs or pd.isna(system["epochs"]):
-        return found
-    all_images = pd.isna(system["images_an_identity"])
-    an_epoch = (counts["images"] if all_images else
+    system = systems().loc[config.model]
+    epochs = system["epochs"] if config.epochs else float("nan")
+    an_epoch = (counts["images"] if pd.isna(system["images_an_identity"]) else
                 counts["identities"] * system["images_an_identity"])
-    return {"published_epochs": system["epochs"], "published_images": system["epochs"] * an_epoch}
+    return {"published_epochs": epochs, "published_images": epochs * an_epoch}
 
 
 def pretraining(config: TrainConfig) -> str:

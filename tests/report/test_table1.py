@@ -113,7 +113,7 @@ def test_a_change_of_places_that_no_test_confirms_is_not_called_proven(tmp_path)
              for rule in ("standard", "lat-top10")]
     assert np.prod(np.sign(gains)) == -1 and len(order.changed) == order.pairs == 1
     assert order.proven == []
-    assert "none of it on both sides" in table1_page.render_all([group], found)["report.md"]
+    assert "none of them on both sides" in table1_page.render_all([group], found)["report.md"]
 
 
 def test_nothing_trained_is_no_order(tmp_path):
@@ -178,6 +178,12 @@ def test_a_run_that_lacks_one_of_the_rules_is_refused(tmp_path):
     with pytest.raises(ValueError, match="transreid-short-s0 has no scores under lat-top10, which"
                        ".*delete it, set protocols: .standard, lat-top10."):
         table1_page.write_page(tmp_path)
+
+
+def test_a_system_of_unknown_length_alone(tmp_path):
+    finish(tmp_path, CUHK, "deep-cosine-short", (0.3, 0.6))
+    text = table1_page.write_page(tmp_path).read_text()
+    assert "saw fewer images" not in text and "length of Deep Cosine is not known" in text
 
 
 def test_two_candidates_of_one_system_are_told_apart(tmp_path):
