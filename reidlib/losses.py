@@ -164,9 +164,41 @@ class ReidLoss:
         else:
             terms = {"identity": part_am_softmax(logits, ids, self.am_margin, self.am_scale,
                                                  self.smoothing)}
-        if self.triplet_margin is not None:
-            terms["triplet"] = batch_hard_triplet(emb, ids, self.triplet_margin)
-        return terms
+        return terms | self._triplet(emb, ids)
+
+    def _triplet(self, emb: Tensor, ids: Tensor) -> dict[str, Tensor]:
+        if self.triplet_margin is None:
+            return {}
+        return {"triplet": batch_hard_triplet(emb, ids, self.triplet_margin)}
+
+
+class AngularLoss(ReidLoss):
+    """The same with L-Softmax or A-Softmax as the identity term; its margin grows in training.
+
+    Args:
+        margin: the m of psi, see ``part_angular_softmax``.
+        triplet_margin, smoothing: as of ``ReidLoss``.
+    """
+
+    def __init__(self, margin: int = 2, triplet_margin: float | None = None,
+                 smoothing: float = 0.0):
+        super().__init__(triplet_margin=triplet_margin, smoothing=smoothing)
+        self.margin = margin
+        self.share = 0.0
+
+    def anneal(self, done: float) -> None:
+        """Set the margin's share to that of a point in training: to be called before each step.
+
+        ``done``: share of the training that is done, see ``margin_share``.
+        """
+        self.share = margin_share(done)
+
+    def __call__(self, cosines: Float[Tensor, "batch parts identities"],
+                 emb: Float[Tensor, "batch dim"], norms: Float[Tensor, "batch parts scaled"],
+                 ids: Int[Tensor, "batch"]) -> dict[str, Float[Tensor, ""]]:
+        """Named terms; the loss is their sum."""
+        return {"identity": part_angular_softmax(cosines, norms, ids, self.margin, self.share,
+                                                 self.smoothing)} | self._triplet(emb, ids)
 
 
 class AddedTerm:

@@ -7,6 +7,8 @@ from pytorch_metric_learning import distances, losses, miners, reducers
 from torch.nn.functional import normalize
 
 from reidlib.losses import (
+    AddedTerm,
+    AngularLoss,
     ReidLoss,
     aligned_distance,
     aligned_reid_loss,
@@ -216,6 +218,35 @@ def test_annealing_is_the_papers_mixture():
     assert [margin_share(done) for done in (0.0, 0.25, 0.5, 0.9)] == [0.0, 0.5, 1.0, 1.0]
     torch.testing.assert_close(part_angular_softmax(cosines, norms, ids, share=0.0),
                                part_cross_entropy(norms * cosines, ids))
+
+
+def test_the_margin_of_angular_loss_grows_as_it_is_told():
+    cosines, norms, ids = torch.rand(4, 2, 3), 3 * torch.rand(4, 2, 1), torch.tensor([0, 0, 1, 1])
+    emb = torch.randn(4, 5)
+    loss = AngularLoss(3, triplet_margin=0.1, smoothing=0.2)
+    for done, share in ((None, 0.0), (0.1, 0.2), (0.5, 1.0), (1.0, 1.0)):
+        if done is not None:
+            loss.anneal(done)
+        terms = loss(cosines, emb, norms, ids)
+        assert terms == {"identity": part_angular_softmax(cosines, norms, ids, 3, share, 0.2),
+                         "triplet": batch_hard_triplet(emb, ids, 0.1)}
+    assert list(AngularLoss()(cosines, emb, norms, ids)) == ["identity"]
+
+
+def test_an_added_term_is_the_weight_times_a_function_of_the_same_arguments():
+    logits, emb = torch.rand(4, 2, 3), torch.randn(4, 5, requires_grad=True)
+    ids, seen = torch.tensor([0, 0, 1, 1]), []
+
+    def spread(*given):
+        seen.append(given)
+        return given[1].sum()
+
+    terms = AddedTerm(ReidLoss(), spread, "spread", 0.5)(logits, emb, ids)
+    assert terms == {"identity": part_cross_entropy(logits, ids), "spread": 0.5 * emb.sum()}
+    assert all(a is b for a, b in zip(*seen, (logits, emb, ids), strict=True))
+    with pytest.raises(ValueError, match="loss spread has weights of its own, which are not train"):
+        AddedTerm(ReidLoss(), torch.nn.Linear(5, 1), "spread", 0.5)
+    AddedTerm(ReidLoss(), torch.nn.Dropout(), "spread", 0.5)  # has none
 
 
 def test_the_polynomial_is_not_computed_in_bf16():

@@ -45,6 +45,8 @@ class TrainConfig:
     # loss; None switches a part off
     am_margin: Number | None = None        # AM-Softmax instead of cross-entropy
     am_scale: Positive = 30.0
+    angular: Literal["a-softmax", "l-softmax"] | None = None  # that instead of cross-entropy
+    angular_margin: Size = 2               # their m
     triplet_margin: Number | None = None
     loss: Annotated[OwnLoss | None, BeforeValidator(with_source)] = None  # one more term, a user's
     # optimisation: Adam, or SGD where there is a momentum
@@ -77,6 +79,9 @@ class TrainConfig:
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainConfig":
         self._check_model()
+        if self.am_margin is not None and self.angular is not None:
+            raise ValueError(f"am_margin is {self.am_margin} and angular is {self.angular!r}, "
+                             "which are two margins; leave one of them out")
         if self.validation_ids == 1:
             raise ValueError("validation_ids is 1; a score needs 2 or more identities, or 0 for "
                              "no validation")
@@ -138,6 +143,6 @@ class TrainConfig:
 
 # model -> the parameters that only it has
 OWN = {"la-transformer": ("y_pooling", "local_weight", "feature", "am_margin", "am_scale",
-                          "triplet_margin", "label_smoothing"),
+                          "angular", "angular_margin", "triplet_margin", "label_smoothing"),
        "transreid": ("side_information",), "deep-cosine": ("scale_lr",)}
 FIELDS = {f.name: f for f in fields(TrainConfig)}

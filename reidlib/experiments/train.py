@@ -18,13 +18,13 @@ from reidlib.evaluation.scoring import evaluate
 from reidlib.experiments import own_loss
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.study import Study
-from reidlib.losses import AddedTerm, ReidLoss
+from reidlib.losses import AddedTerm, AngularLoss, ReidLoss
 from reidlib.models.backbone import check_weights, find_weights
 from reidlib.models.base import ReidModel
 from reidlib.models.files import build
 from reidlib.training.build import build_sampler, build_schedule, compiled
 from reidlib.training.loop import TrainingOptions, fit
-from reidlib.training.optimisers import make_optimiser
+from reidlib.training.optimisers import make_optimiser, with_progress
 from reidlib.utils import distributed, reproducibility
 from reidlib.utils.paths import Workspace, weights_root
 
@@ -52,6 +52,8 @@ def describe_model(config: TrainConfig, people: pd.DataFrame) -> dict:
     if config.model == "la-transformer":
         head |= {"y_pooling": config.y_pooling, "local_weight": config.local_weight,
                  "feature": config.feature, "cosine": config.am_margin is not None}
+    if config.angular is not None:
+        head["angular"] = config.angular
     if config.side_information:
         head["cameras"] = sorted(people["cam"].unique())
     return {"model": config.model, "head": head,
@@ -63,13 +65,20 @@ def build_loss(config: TrainConfig) -> Callable[..., dict[str, Tensor]]:
 
     ValueError where a loss of the user's own cannot be loaded, see ``own_loss.load``.
     """
-    loss = model_loss(config)
+    return with_own_term(model_loss(config), config)
+
+
+def with_own_term(loss: Callable[..., dict[str, Tensor]], config: TrainConfig
+                  ) -> Callable[..., dict[str, Tensor]]:
+    """The loss and, where the configuration has one, the user's term."""
     return loss if config.loss is None else AddedTerm(
         loss, own_loss.load(config.loss), config.loss.name, config.loss.weight)
 
 
 def model_loss(config: TrainConfig) -> Callable[..., dict[str, Tensor]]:
-    """The model's own part of ``build_loss``."""
+    """``build_loss`` without the user's term."""
+    if config.angular is not None:
+        return AngularLoss(config.angular_margin, config.triplet_margin, config.label_smoothing)
     if config.model == "la-transformer":
         return ReidLoss(config.am_margin, config.am_scale, config.triplet_margin,
                         config.label_smoothing)
@@ -133,6 +142,9 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
     schedule = build_schedule(config.schedule, model, optimiser, config.epochs,
                               release_every=config.release_every, lr_decay=config.lr_decay,
                               warmup_epochs=config.warmup_epochs)
+    loss = model_loss(config)
+    if isinstance(loss, AngularLoss):
+        schedule = with_progress(schedule, config.epochs, loss.anneal)
     options = TrainingOptions(schedule, config.accumulate, config.clip_norm, config.ema_decay,
                               validate)
     with (distributed.accelerated(device, config.precision, tracker=tracker, name=config.run_id,
@@ -147,8 +159,9 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
                           rows=torch.from_numpy(np.flatnonzero(~held_out)),
                           cams=model.camera_numbers(own["cam"]), pad=config.pad,
                           share=distributed.share)
-        history = fit(model, batches.epoch, build_loss(config), optimiser, config.epochs, options,
-                      accelerator=accelerator, checkpoint=checkpoint, key=key, name=config.run_id)
+        history = fit(model, batches.epoch, with_own_term(loss, config), optimiser, config.epochs,
+                      options, accelerator=accelerator, checkpoint=checkpoint, key=key,
+                      name=config.run_id)
     return model, history
 
 

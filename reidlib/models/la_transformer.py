@@ -22,17 +22,27 @@ class ReidOutput(NamedTuple):
     embedding: Float[Tensor, "batch dim"]             # unit length; what retrieval compares
 
 
+class AngularOutput(NamedTuple):
+    """The same for a loss with an angular margin, which scales the cosines by their norms."""
+
+    logits: Float[Tensor, "batch parts identities"]  # cosines
+    embedding: Float[Tensor, "batch dim"]
+    norms: Float[Tensor, "batch parts scaled"]        # see ``PartClassifiers.with_norms``
+
+
 class PartClassifiers(nn.Module):
     """One classifier per part, all as two batched products.
 
     Each is Linear(dim, hidden) -> BatchNorm -> Dropout -> Linear(hidden, identities); with
     ``cosine`` the last layer gives the cosine between feature and class weight (AM-Softmax).
+    ``angular``, which needs ``cosine``: "a-softmax" or "l-softmax", see ``with_norms``.
     """
 
     def __init__(self, n_parts: int, dim: int, n_identities: int, cosine: bool,
-                 hidden: int = 256, dropout: float = 0.5):
+                 hidden: int = 256, dropout: float = 0.5, angular: str | None = None):
         super().__init__()
         self.cosine = cosine
+        self.angular = angular
         self.reduce = nn.Parameter(torch.empty(n_parts, dim, hidden))
         self.norm = nn.BatchNorm1d(n_parts * hidden)  # its shift is the first layer's bias
         self.dropout = nn.Dropout(dropout)
@@ -49,7 +59,28 @@ class PartClassifiers(nn.Module):
 
     def forward(self, neck: Float[Tensor, "batch parts hidden"]
                 ) -> Float[Tensor, "batch parts identities"]:
-        hidden = self.dropout(neck.flatten(1)).view_as(neck).transpose(0, 1)
+        return self._logits(self._dropped(neck))
+
+    def with_norms(self, neck: Float[Tensor, "batch parts hidden"]
+                   ) -> tuple[Float[Tensor, "batch parts identities"],
+                              Float[Tensor, "batch parts scaled"]]:
+        """Cosines, and what an angular margin multiplies them by: the norms of the features.
+
+        (batch, parts, 1); for L-Softmax times those of the class weights, (batch, parts,
+        identities). Batch normalisation makes a feature about sqrt(hidden) long, so no scale is
+        needed on top.
+        """
+        hidden = self._dropped(neck)
+        norms = hidden.norm(dim=2, keepdim=True)
+        if self.angular == "l-softmax":
+            norms = norms * self.classify.norm(dim=1)
+        return self._logits(hidden), norms
+
+    def _dropped(self, neck: Tensor) -> Tensor:
+        return self.dropout(neck.flatten(1)).view_as(neck)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        hidden = hidden.transpose(0, 1)
         if self.cosine:
             logits = torch.bmm(normalize(hidden, dim=2), normalize(self.classify, dim=1))
         else:
@@ -72,16 +103,18 @@ class LATransformer(ReidModel):
 
     def __init__(self, backbone: nn.Module, n_identities: int, *, y_pooling: bool = False,
                  local_weight: float = 8.0, feature: str = "mixed", cosine: bool = False,
-                 gather: Gather = own_rows):
+                 angular: str | None = None, gather: Gather = own_rows):
         super().__init__(*input_of(backbone), gather)
         check_choice("feature", feature, ("mixed", "local", "neck"))
+        if angular is not None:
+            check_choice("angular margin", angular, ("a-softmax", "l-softmax"))
         self.grid = patch_grid(backbone)
         self.backbone = backbone
         self.y_pooling = y_pooling
         self.local_weight = local_weight
         self.feature = feature
         self.classifiers = PartClassifiers(self.grid[0], backbone.num_features, n_identities,
-                                           cosine)
+                                           cosine or angular is not None, angular=angular)
 
     def tokens(self, images: UInt8[Tensor, "batch 3 height width"]
                ) -> Float[Tensor, "batch token dim"]:
@@ -106,11 +139,14 @@ class LATransformer(ReidModel):
             return self.classifiers.neck(mixed)
         return mixed if self.feature == "mixed" else local
 
-    def forward(self, images: UInt8[Tensor, "batch 3 height width"]) -> ReidOutput:
+    def forward(self, images: UInt8[Tensor, "batch 3 height width"]) -> ReidOutput | AngularOutput:
         parts = self.parts(self.tokens(images))
         local, mixed = self.gather(torch.stack(parts, 1)).unbind(1)
         neck = self.classifiers.neck(mixed)
         features = {"local": local, "mixed": mixed, "neck": neck}[self.feature]
+        if self.classifiers.angular is not None:
+            cosines, norms = self.classifiers.with_norms(neck)
+            return AngularOutput(cosines, self._embedding(features), norms)
         return ReidOutput(self.classifiers(neck), self._embedding(features))
 
     def embed(self, images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:

@@ -75,6 +75,15 @@ def constant(epochs_done: float) -> None:
     """Rates stay as the optimiser has them."""
 
 
+def with_progress(schedule: Schedule, epochs: int, tell: Callable[[float], None]) -> Schedule:
+    """The schedule; it also tells something else, such as a loss, the share of training done."""
+    def both(epochs_done: float) -> None:
+        schedule(epochs_done)
+        tell(epochs_done / epochs)
+
+    return both
+
+
 def blockwise(model: nn.Module, optimiser: torch.optim.Optimizer, every: int = 2,
               decay: float = 0.8) -> Schedule:
     """The paper's schedule: every ``every`` epochs one more block, rates times ``decay``."""

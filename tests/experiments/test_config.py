@@ -23,7 +23,8 @@ def test_defaults_stay_for_they_are_part_of_every_old_fingerprint():
         "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "backbone_args": {},
         "pretrained": True, "image_size": 224, "stride": None, "y_pooling": False,
         "local_weight": 8.0, "feature": "mixed", "side_information": False, "am_margin": None,
-        "am_scale": 30.0, "triplet_margin": None, "loss": None, "momentum": None, "epochs": 30,
+        "am_scale": 30.0, "angular": None, "angular_margin": 2, "triplet_margin": None,
+        "loss": None, "momentum": None, "epochs": 30,
         "batch_size": 32, "images_per_identity": None, "lr": 3e-4, "backbone_lr": 3e-4,
         "scale_lr": None, "weight_decay": 5e-4, "schedule": "blockwise", "release_every": 2,
         "lr_decay": 0.8, "warmup_epochs": None, "layer_decay": 1.0, "label_smoothing": 0.0,
@@ -101,6 +102,14 @@ def test_the_former_name_of_a_parameter_is_still_read():
      "out"),
     ("side_information: true", "side_information is True, which only transreid has, and model is "
                                "la-transformer; leave one of them out"),
+    ("angular: l-softmx", "angular is 'l-softmx'; expected 'a-softmax' or 'l-softmax'"),
+    ("{angular: a-softmax, angular_margin: 0}", "angular_margin is 0; expected 1 or more"),
+    ("{angular: a-softmax, angular_margin: 1.5}", "angular_margin is 1.5; expected a whole number"),
+    ("{angular: a-softmax, am_margin: 0.35}", "am_margin is 0.35 and angular is 'a-softmax', which "
+                                              "are two margins; leave one of them out"),
+    ("{model: transreid, images_per_identity: 4, angular: l-softmax}",
+     "angular is 'l-softmax', which only la-transformer has, and model is transreid; leave one of "
+     "them out"),
     ("model: aligned-reid", "model aligned-reid has a triplet loss and images_per_identity is "
                             "None; set it to 2 or more"),
     ("model: deep-cosine", "model deep-cosine with schedule blockwise, which releases the blocks "

@@ -13,7 +13,10 @@ from reidlib.evaluation.embeddings import Embeddings, embed
 from reidlib.evaluation.ranking import rank_gallery
 from reidlib.experiments import train as train_module
 from reidlib.experiments.study import load_study
-from reidlib.experiments.train import train, validation
+from reidlib.experiments.train import build_model, describe_model, train, validation
+from reidlib.losses import AngularLoss
+from reidlib.models import files
+from reidlib.training import checkpoint
 
 CPU = torch.device("cpu")
 
@@ -119,6 +122,51 @@ def test_training_with_everything_on_runs_and_keeps_the_best(config, make_images
     score = validation(images[torch.from_numpy(held_out)], people[held_out])
     assert len(history) == 3 and score(model) == pytest.approx(best)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("angular", ["a-softmax", "l-softmax"])
+def test_an_angular_margin_grows_and_a_stopped_run_goes_on_with_it(
+        config, make_images, people, tmp_path, monkeypatch, angular):
+    changed = replace(config, epochs=4, am_margin=None, angular=angular, angular_margin=3)
+    images, shares, stop = make_images(48), [], []
+    anneal, save = AngularLoss.anneal, checkpoint.TrainingState.save
+
+    def watched(loss, done):
+        anneal(loss, done)
+        shares.append(loss.share)
+
+    def stop_after_saving(*given):
+        save(*given)
+        if stop:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(AngularLoss, "anneal", watched)
+    monkeypatch.setattr(checkpoint.TrainingState, "save", stop_after_saving)
+    model, history = train(changed, images, people, CPU)
+    steps = len(shares)
+    assert steps == 4 * 3 and shares == pytest.approx(
+        [min(1.0, 2 * (step + 0.5) / steps) for step in range(steps)])
+    full, shares[:] = [*shares], []
+    stop.append(True)
+    with pytest.raises(KeyboardInterrupt):
+        train(changed, images, people, CPU, tmp_path / "checkpoint.pt")
+    stop.clear()
+    again, resumed = train(changed, images, people, CPU, tmp_path / "checkpoint.pt")
+    assert shares == full  # one epoch, and the three after it
+    assert [row["identity"] for row in resumed] == [row["identity"] for row in history]
+    for ours, other in zip(again.state_dict().values(), model.state_dict().values(), strict=True):
+        assert torch.equal(ours, other)
+
+
+def test_a_model_with_an_angular_margin_is_saved_and_read_back(config, make_images, people,
+                                                               tmp_path):
+    changed = replace(config, am_margin=None, angular="l-softmax")
+    model = build_model(changed, people)
+    files.save(model, tmp_path / "model.safetensors", describe_model(changed, people))
+    again = files.load(tmp_path / "model.safetensors")
+    assert again.classifiers.angular == "l-softmax" and again.classifiers.cosine
+    np.testing.assert_array_equal(embed(again, make_images(3)), embed(model, make_images(3)))
+    assert "angular" not in describe_model(config, people)["head"]  # as it always was
 
 
 def test_tensorboard_follows_the_training(config, make_images, people, tmp_path):

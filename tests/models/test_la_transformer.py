@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+from pytorch_metric_learning import losses
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool1d
 
+from reidlib.losses import AngularLoss
 from reidlib.models.la_transformer import LATransformer, PartClassifiers, pool_to
 
 
@@ -107,6 +109,59 @@ def test_part_classifiers_equal_separate_heads(cosine):
         else:
             want = hidden @ heads.classify[part] + heads.bias[part]
         torch.testing.assert_close(logits[:, part], want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")  # of pytorch-metric-learning
+@pytest.mark.parametrize("margin", [1, 2, 3, 4])
+@pytest.mark.parametrize("angular, kind", [("a-softmax", losses.SphereFaceLoss),
+                                           ("l-softmax", losses.LargeMarginSoftmaxLoss)])
+def test_angular_margins_equal_pytorch_metric_learning(make_model, make_images, angular, kind,
+                                                       margin):
+    """Part by part, in the loss and its gradients for the class weights and the first layers."""
+    model = make_model(n_identities=3, angular=angular).double().eval()
+    heads = model.classifiers
+    nn.init.normal_(heads.classify)
+    images, ids = make_images(6), torch.arange(6) % 3
+    loss = AngularLoss(margin)
+    loss.anneal(1.0)
+    found = loss(*model(images), ids)["identity"]
+    neck = heads.neck(model.parts(model.tokens(images))[1])
+    want = 0.0
+    for part in range(neck.shape[1]):
+        oracle = kind(num_classes=3, embedding_size=neck.shape[2], margin=margin)
+        del oracle.W
+        oracle.W = heads.classify[part]
+        want = want + oracle(neck[:, part], ids)
+    torch.testing.assert_close(found, want)
+    for ours, theirs in zip(torch.autograd.grad(found, (heads.classify, heads.reduce)),
+                            torch.autograd.grad(want, (heads.classify, heads.reduce)),
+                            strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_norms_are_those_of_the_features_that_were_classified(make_model):
+    """Behind the same dropout: norm times cosine is the product of feature and unit weight."""
+    heads = make_model(angular="a-softmax").classifiers.train()
+    neck, kept = torch.randn(6, 4, 256), []
+    heads.dropout.register_forward_hook(lambda _, __, out: kept.append(out.view_as(neck)))
+    cosines, norms = heads.with_norms(neck)
+    assert norms.shape == (6, 4, 1) and (kept[0] == 0).float().mean() == pytest.approx(0.5, abs=0.1)
+    weights = nn.functional.normalize(heads.classify, dim=1)
+    torch.testing.assert_close(norms * cosines, torch.einsum("bph,phi->bpi", kept[0], weights))
+
+
+def test_a_model_with_an_angular_margin_embeds_as_one_with_cosines(make_model, make_images):
+    torch.manual_seed(1)
+    plain = make_model(cosine=True).eval()
+    for angular in ("a-softmax", "l-softmax"):
+        model = make_model(angular=angular).eval()
+        model.load_state_dict(plain.state_dict())
+        found, want = model(make_images(3)), plain(make_images(3))
+        assert torch.equal(found.logits, want.logits)
+        assert torch.equal(found.embedding, want.embedding)
+        assert torch.equal(model.embed(make_images(3)), plain.embed(make_images(3)))
+    with pytest.raises(ValueError, match="unknown angular margin 'l-softmx'"):
+        make_model(angular="l-softmx")
 
 
 def test_normalisation_comes_from_the_weights_own_config(make_images):

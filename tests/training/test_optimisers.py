@@ -10,6 +10,7 @@ from reidlib.training.optimisers import (
     make_optimiser,
     set_trainable_blocks,
     warmup_cosine,
+    with_progress,
 )
 
 
@@ -109,6 +110,14 @@ def test_rates_rise_linearly_and_fall_along_a_cosine(make_model):
         want = done / 2 if done < 2 else (1 + math.cos(math.pi * done / 10)) / 2
         assert [group["lr"] for group in optimiser.param_groups] == pytest.approx(
             [want, 0.1 * want])
+
+
+def test_a_schedule_tells_something_else_the_share_of_training_done():
+    seen, told = [], []
+    schedule = with_progress(seen.append, 4, told.append)
+    for epochs_done in (0.25, 3.0, 4.0):
+        schedule(epochs_done)
+    assert seen == [0.25, 3.0, 4.0] and told == [0.0625, 0.75, 1.0]
 
 
 def test_a_schedule_goes_on_in_the_middle(make_model):
