@@ -104,7 +104,7 @@ def read_pku_reid(root: Path | str) -> pd.DataFrame:
 
 
 def read_market1501(root: Path | str) -> pd.DataFrame:
-    """Manifest of Market-1501's folders in ``root`` (``unpack_market1501`` unpacks them).
+    """Manifest of Market-1501's folders in ``root`` (``unpack`` unpacks them).
 
     Names are ``<id>_c<cam>s<sequence>_<frame>_<box>.jpg``, with a second ``.jpg`` in 24 of them;
     other files (Thumbs.db) are ignored. If ``bounding_box_train`` stands alone it is split as
