@@ -78,12 +78,13 @@ def schedules_table(scores: pd.DataFrame) -> pd.DataFrame:
 def selection_table(records: list[dict]) -> pd.DataFrame:
     """One line a candidate, best first: what it changes, its mAP by flip, against the first run.
 
-    The score is that of ``standard-all`` on held-out training people.
+    The score is that of ``standard-all``; in folds of training people, on those held out.
     """
     names = list(dict.fromkeys(r["preset"] for r in records))
     by_flip = {flip: tables.query_rows(records, [ResultRow(name, name, flip) for name in names])
                for flip in ("none", "query", "both")}
-    against = tables.steps(by_flip["none"], against=names[0]).set_index("row")
+    against = tables.steps(by_flip["none"], against=names[0])
+    against = against[against["protocol"] == "standard-all"].set_index("row")
     runs = {name: [r for r in records if r["preset"] == name] for name in names}
     lines = []
     for name, own in runs.items():

@@ -10,7 +10,7 @@ import yaml
 from reidlib.experiments import batch, own_loss
 from reidlib.experiments.records import read_tables
 from reidlib.experiments.study import load_study, read_study, write_study
-from reidlib.report import notebooks, page, verify
+from reidlib.report import notebooks, page, supplementary, verify
 from reidlib.report.study_results import StudyResults, check_presets
 from reidlib.utils.paths import Workspace, write_csv
 from reidlib.utils.text import percent
@@ -55,6 +55,17 @@ def test_each_candidate_is_compared_with_the_baseline(found):
         assert step["low"] <= step["difference"] <= step["high"] and step["seeds"] == 2
         assert step["verdict"] in ("better", "worse", "undecided")
     assert found.candidates["row"].unique().tolist() == ["baseline", "averaged", "spread"]
+
+
+def test_they_are_a_table_of_their_own_too(found):
+    """As candidates in folds are, the best first; other protocols do not count there."""
+    table = supplementary.selection_table(found.candidate_records).set_index("candidate")
+    means = found.candidates.query("protocol == 'standard-all'").groupby("row", observed=True)[
+        "AP"].mean()
+    assert table["mAP, flip none"].to_dict() == {
+        name: percent(means[name]) for name in ("averaged", "spread")}
+    change = percent(means["spread"] - means["averaged"], signed=True)
+    assert table.loc["spread", "against averaged"].startswith(f"{change} [")
 
 
 def test_the_report_says_what_they_change_and_what_they_reach(ws, found):
