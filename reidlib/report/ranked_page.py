@@ -32,8 +32,8 @@ def ranked_text(ranked: Ranked, left_out: Sequence[str], gallery: Path) -> str:
 
 
 def below(image: Path, folder: Path) -> str:
-    """The image's path from the folder that it is in, to be shown."""
-    return printable(image.relative_to(folder) if image.is_relative_to(folder) else image)
+    """The image's path from the folder, if it is in there, to be shown."""
+    return printable(image.relative_to(folder) if folder in image.parents else image)
 
 
 def printable(text: Path | str) -> str:

@@ -46,6 +46,11 @@ def test_it_says_what_a_cosine_is_not_and_what_the_page_is_not_for(tmp_path):
     assert f"\n## {heading}\n" in (ROOT / "README.md").read_text()
 
 
+def test_a_gallery_of_one_image_has_its_name():
+    image = Path("photos/a.png")
+    assert ranked_text({Path("q.png"): [(image, 0.5)]}, [], image).endswith("0.500  photos/a.png")
+
+
 def test_the_same_as_text():
     assert ranked_text(RANKED, ["c.png cannot be read"], GALLERY).splitlines() == [
         "q.png", "   1  0.988  deep/a.png", "   2  -0.250  b.png", "<b>&.png", "   1  1.000  b.png",
