@@ -184,8 +184,6 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "workspace nobody may write": (f"{TRAIN} --workspace /proc/x", nothing,
                                    "cannot write in the workspace /proc/x .*choose another folder"),
     "no such CSV": ("download nothing.csv", nothing, "nothing.csv"),
-    "Table 1 without runs": ("table1", nothing, "no run of Table 1 is finished in .*results/reports"
-                             ".*reidlib study --study table1-market1501 or .* first"),
     # parameter files
     "file in Latin-1": (TRAIN, raw("dataset: synthetic # é".encode("latin-1")),
                         "mine.yaml is not YAML in UTF-8: .*save it as UTF-8"),

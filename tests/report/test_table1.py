@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reidlib import cli
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import make_config
 from reidlib.experiments.study import load_study
@@ -167,10 +168,11 @@ def test_other_data_than_the_official_are_not_called_so(tmp_path):
     assert "official" not in text
 
 
-def test_without_any_run_there_is_no_page(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no run of Table 1 is finished in .*reports: run "
-                       "reidlib study --study table1-market1501 or reidlib study --study "):
-        table1_page.write_page(tmp_path)
+def test_without_any_run_there_is_no_page(tmp_path, capsys):
+    assert cli.main(["table1", "--workspace", str(tmp_path)]) == 1
+    assert re.fullmatch("error: no run of Table 1 is finished in .*reports: run reidlib study "
+                        "--study table1-market1501 or reidlib study --study .* first\n",
+                        capsys.readouterr().err)
     assert not (tmp_path / "reports").exists()
     assert verify.table1_differences(tmp_path) == []
 
