@@ -126,16 +126,20 @@ def test_parameter_files_load(page, tmp_path):
 
 
 def test_the_table_of_parameters_is_true():
-    rows = re.findall(r"^\| `(\w+): ([\w.]+)` \| ([\w ]+) \|", LIBRARY, re.M)
-    assert len(rows) == 11
+    rows = re.findall(r"^\| `(\w+): ([\w.]+)` \| ([\w -]+) \|", LIBRARY, re.M)
+    assert len(rows) == 17
+    preset = {"model": "transreid", "side_information": "transreid-no-cameras",
+              "scale_lr": "deep-cosine"}
+    words = {"warmup_epochs": "constant rates", "stride": "the patch", "scale_lr": "as lr"}
     for name, value, default in rows:
         given = {"true": True}.get(value, value)
         given = int(value) if value.isdigit() else given
-        config = make_config("baseline", 0, {"schedule": "end-to-end", name: given})
+        changes = {"preset": preset.get(name, "baseline"), "schedule": "end-to-end", name: given}
+        config = make_config("mine", 0, candidates={"mine": changes})
         assert getattr(config, name) != getattr(TrainConfig(), name)
         off = getattr(TrainConfig(), name)
         shown = f"{off:g}" if type(off) is float else str(off).lower()
-        assert default == shown or name == "warmup_epochs" and default == "constant rates"
+        assert default == words.get(name, shown)
 
 
 def test_the_keys_of_a_parameter_file_are_those_of_a_study():

@@ -25,7 +25,8 @@ def test_exported_weights_and_their_card(lab, capsys):
     assert "drawn by this project" in card and "from scratch" in card and "y_pooling | True" in card
     query, _ = lab.embeddings("improved", 0)
     model = files.load(folder / "improved.safetensors")
-    np.testing.assert_array_equal(embed(model, lab._images("query", model.image_size))[0], query.emb)
+    images = lab._images("query", model.image_size)
+    np.testing.assert_array_equal(embed(model, images)[0], query.emb)
     pretrained = {**record["config"], "pretrained": True,
                   "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k"}
     card = export.card({**record, "config": pretrained,
