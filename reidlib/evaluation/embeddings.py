@@ -133,12 +133,12 @@ def embed_people(model: nn.Module, images: Tensor, people: pd.DataFrame) -> Embe
     """``embed`` with what a manifest's rows say of the images: path, id, cam, sha256."""
     numbers = getattr(model, "camera_numbers", None)  # any module can be embedded with
     cams = numbers(people["cam"]) if numbers else None
-    return Embeddings(*embed(model, images, cams),
+    return Embeddings(*embed(model, images, cams=cams),
                     *(people[name].to_numpy(str) for name in ("path", "id", "cam", "sha256")))
 
 
 @torch.inference_mode()
-def embed(model: nn.Module, images: Tensor, cams: Tensor | None = None, batch_size: int = 64
+def embed(model: nn.Module, images: Tensor, batch_size: int = 64, cams: Tensor | None = None
           ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings of uint8 images ``(image, 3, height, width)`` and of their mirrors, float32.
 

@@ -74,7 +74,7 @@ def test_cameras_are_an_input_and_unknown_ones_get_the_mean(systems, capsys):
     mean = embed_people(model, images, rows.assign(cam="c99")).emb
     assert "training never saw camera c99" in capsys.readouterr().out
     unknown = torch.full((len(rows),), -1)
-    np.testing.assert_array_equal(mean, embed(model, images, unknown)[0])
+    np.testing.assert_array_equal(mean, embed(model, images, cams=unknown)[0])
     assert systems.model("no-cameras", 0).cameras == ()
 
 
