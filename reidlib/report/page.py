@@ -27,7 +27,7 @@ FILTERS = {"change": tables.change, "points": statements.points, "epochs": count
            "steps_table": lambda steps: to_markdown(tables.steps_table(steps))}
 # candidates or a supplementary study -> files that go when it is gone
 OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("candidates", "folds", "selection",
-                                                         "finalists")},
+                                                         "finalists", "margins")},
             **{name: [f"tables/{name}.csv", f"figures/{name}.png", f"figures/{name}.csv"]
                for name in ("schedules", "distractors")}}
 
