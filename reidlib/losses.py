@@ -72,12 +72,13 @@ def angular_margin(cosines: Float[Tensor, "*n"], margin: int) -> Float[Tensor, "
     return (1 - 2 * (k % 2)) * multiple - 2 * k
 
 
-def margin_share(done: float, full_at: float = 0.5) -> float:
-    """The ``share`` of an angular margin: 0 at the start, 1 from ``full_at`` of the training on.
+def margin_share(done: float, full_at: float = 0.5, most: float = 1 / 6) -> float:
+    """The ``share`` of an angular margin: 0 at the start, ``most`` from ``full_at`` on.
 
-    ``done``: share of the training that is done. The papers count iterations of long trainings.
+    ``done`` and ``full_at`` are shares of the training; the papers count iterations of long ones.
+    A sixth is lambda = 5, where the public code of A-Softmax stops (Liu et al. 2017, from memory).
     """
-    return min(1.0, done / full_at)
+    return most * min(1.0, done / full_at)
 
 
 def batch_hard_triplet(emb: Float[Tensor, "batch dim"], ids: Int[Tensor, "batch"],

@@ -215,7 +215,8 @@ def test_annealing_is_the_papers_mixture():
         want = part_cross_entropy(torch.where(true, mixed, norms * cosines), ids)
         found = part_angular_softmax(cosines, norms, ids, 3, share=1 / (1 + lam))
         torch.testing.assert_close(found, want)
-    assert [margin_share(done) for done in (0.0, 0.25, 0.5, 0.9)] == [0.0, 0.5, 1.0, 1.0]
+    assert [margin_share(done) for done in (0.0, 0.25, 0.5, 0.9)] == [0.0, 1 / 12, 1 / 6, 1 / 6]
+    assert margin_share(0.5, full_at=1.0, most=1.0) == 0.5
     torch.testing.assert_close(part_angular_softmax(cosines, norms, ids, share=0.0),
                                part_cross_entropy(norms * cosines, ids))
 
@@ -224,7 +225,7 @@ def test_the_margin_of_angular_loss_grows_as_it_is_told():
     cosines, norms, ids = torch.rand(4, 2, 3), 3 * torch.rand(4, 2, 1), torch.tensor([0, 0, 1, 1])
     emb = torch.randn(4, 5)
     loss = AngularLoss(3, triplet_margin=0.1, smoothing=0.2)
-    for done, share in ((None, 0.0), (0.1, 0.2), (0.5, 1.0), (1.0, 1.0)):
+    for done, share in ((None, 0.0), (0.1, 0.2 / 6), (0.5, 1 / 6), (1.0, 1 / 6)):
         if done is not None:
             loss.anneal(done)
         terms = loss(cosines, emb, norms, ids)

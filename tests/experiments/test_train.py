@@ -145,7 +145,7 @@ def test_an_angular_margin_grows_and_a_stopped_run_goes_on_with_it(
     model, history = train(changed, images, people, CPU)
     steps = len(shares)
     assert steps == 4 * 3 and shares == pytest.approx(
-        [min(1.0, 2 * (step + 0.5) / steps) for step in range(steps)])
+        [min(1.0, 2 * (step + 0.5) / steps) / 6 for step in range(steps)])
     full, shares[:] = [*shares], []
     stop.append(True)
     with pytest.raises(KeyboardInterrupt):
