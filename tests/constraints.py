@@ -64,8 +64,9 @@ def installed_closure(requirements: Iterable[str]) -> dict[str, str]:
 
 
 def tracked_records(root: Path = ROOT) -> list[Path]:
-    """The run records that git tracks, but for Table 1's: they were not made by one environment."""
-    names = subprocess.run(["git", "ls-files", "-z", "reports/*run.json", ":!reports/table1*"],
+    """The run records that git tracks, but for those that another environment made."""
+    names = subprocess.run(["git", "ls-files", "-z", "reports/*run.json", ":!reports/table1*",
+                            ":!reports/synthetic-margins"],
                            cwd=root, check=True, capture_output=True, text=True).stdout
     return [root / name for name in names.split("\0") if name]
 
