@@ -54,15 +54,16 @@ def test_tracked_headline_is_the_mean_of_the_tracked_queries(name):
 @pytest.fixture
 def workspace(tmp_path):
     """Another workspace with the drawn people's results."""
-    shutil.copytree(ROOT / "reports" / "synthetic", tmp_path / "reports" / "synthetic",
-                    ignore=shutil.ignore_patterns("executed"))
+    for name in ("synthetic", "synthetic-margins"):
+        shutil.copytree(ROOT / "reports" / name, tmp_path / "reports" / name,
+                        ignore=shutil.ignore_patterns("executed"))
     return Workspace("synthetic", tmp_path)
 
 
 def test_report_is_made_of_the_records(workspace):
     (workspace.reports / "report.md").unlink()
     text = page.write_report(StudyResults(workspace)).read_text()
-    assert "make report STUDY=synthetic EPOCHS=10 SEEDS=0,1,2 AGAIN=1" in text
+    assert "make paper STUDY=synthetic EPOCHS=10 SEEDS=0,1,2 AGAIN=1" in text
     assert "| + y-pooling |" in text and str(workspace.root) not in text
     assert text == (ROOT / "reports" / "synthetic" / "report.md").read_text()
 
