@@ -83,8 +83,13 @@ class Embeddings:
         """
         if not flip:
             return self.emb
-        mean = (self.emb + self.mirrored) / 2
-        return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12) if unit else mean
+        return unit_mean(self.emb, self.mirrored) if unit else (self.emb + self.mirrored) / 2
+
+
+def unit_mean(emb: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    """The means of images and their mirrors, brought to unit length."""
+    mean = (emb + mirrored) / 2
+    return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
 
 
 def join(parts: Iterable[Embeddings]) -> Embeddings:

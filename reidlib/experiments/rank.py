@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from reidlib.data.images import load_picture, read_images
-from reidlib.evaluation.embeddings import embed
+from reidlib.evaluation.embeddings import embed, unit_mean
 from reidlib.models.files import load
 from reidlib.utils.console import progress_bar
 from reidlib.utils.paths import resolved
@@ -96,14 +96,8 @@ def _features(model: nn.Module, paths: Sequence[Path], name: str
             broken += [image for image in images if isinstance(image, str)]
             readable += compress(batch, good)
             if any(good):
-                features.append(_both_ways(model, torch.cat([*compress(images, good)])))
+                features.append(unit_mean(*embed(model, torch.cat([*compress(images, good)]))))
     return np.concatenate(features) if features else np.empty((0, 0)), readable, broken
-
-
-def _both_ways(model: nn.Module, images: torch.Tensor) -> np.ndarray:
-    """The unit-length mean of image and mirror."""
-    mean = np.sum(embed(model, images), axis=0)
-    return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
 
 
 def _nearest(query: Path, feature: np.ndarray, gallery: np.ndarray, paths: list[Path], top: int

@@ -213,11 +213,10 @@ class Experiment:
             return
         start = time.perf_counter()
         for split in ("query", "gallery"):
-            embedded = embed_people(model, self._images(split, config.image_size),
-                                    self._split(split))
-            embedded.save(folder / f"{split}.npz")
+            images = self._images(split, config.image_size)
+            embed_people(model, images, self._split(split)).save(folder / f"{split}.npz")
             if isinstance(model, AlignedReID):
-                save_stripes(model, self._images(split, config.image_size), folder, split)
+                save_stripes(model, images, folder, split)
         cost = {"train_seconds": sum(row["seconds"] for row in history),
                 "embed_seconds": time.perf_counter() - start, "processes": n_processes(),
                 "parameters": sum(p.numel() for p in model.parameters()), **made_of,
