@@ -21,6 +21,7 @@ from reidlib.utils.paths import Workspace
 
 FOLDER = Path(__file__).parent
 PUBLISHED_STUDY = "table1-published"
+SELECTION = "table1-selection"
 STUDIES = ("table1-market1501", "table1-cuhk03", PUBLISHED_STUDY)
 TITLES = {"market1501": "Market-1501", "cuhk03-np-pair1": "CUHK03-NP, camera pair 1"}
 PRETRAINING = {"in21k": "ImageNet-21k", "in1k": "ImageNet-1k"}  # part of timm's name -> data
@@ -186,6 +187,31 @@ def published_length(config: TrainConfig, counts: dict[str, int]) -> dict[str, f
     an_epoch = (counts["images"] if pd.isna(system["images_an_identity"]) else
                 counts["identities"] * system["images_an_identity"])
     return {"published_epochs": epochs, "published_images": epochs * an_epoch}
+
+
+def rates(root: Path) -> pd.DataFrame:
+    """The learning rates that were compared on held-out training people; empty without a run.
+
+    One line a candidate of ``SELECTION``, which has to be complete. Columns: system, lr,
+    backbone_lr, scale_lr (missing: that of lr), constant (no warm-up and cosine), epochs, value
+    (mAP of ``standard-all``, by the embedding alone) and best (the highest of its system).
+    """
+    workspace = Workspace(SELECTION, root)
+    if not (workspace.reports / "study.json").is_file():
+        return pd.DataFrame()
+    study, lines = read_study(workspace), []
+    how = f"reidlib study --study {SELECTION}"
+    for record in collect_runs(study, workspace, study.all_presets, how):
+        config, queries = TrainConfig(**record["config"]), read_tables([record], "per_query")
+        if "local" in queries:
+            queries = queries[~queries["local"]]
+        lines.append({"system": row_name(config), "lr": config.lr, "backbone_lr":
+                      config.backbone_lr if config.pretrained else None,
+                      "scale_lr": config.scale_lr, "constant": config.warmup_epochs is None,
+                      "epochs": config.epochs, "value": interval(queries).value})
+    table = pd.DataFrame(lines)
+    highest = table.groupby("system")["value"].transform("max")
+    return table.assign(best=table["value"] == highest)
 
 
 def pretraining(config: TrainConfig) -> str:
