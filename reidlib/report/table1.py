@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from reidlib.evaluation.protocols import PAPER_PROTOCOL, SHOWN
-from reidlib.evaluation.statistics import Comparison, compare, interval, verdict
+from reidlib.evaluation.statistics import Comparison, compare, corrected, interval, verdict
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.records import collect_runs, device_name, read_tables
 from reidlib.experiments.study import Study, load_study, read_study
@@ -229,26 +229,34 @@ def order(group: Group, found: pd.DataFrame) -> Order:
     values = own.pivot(index="row", columns="protocol", values="value")
     added = values[PAPER_PROTOCOL] - values["standard"]
     trained = [row for row in own["row"].unique() if group.records[row][0]["config"]["epochs"]]
+    tested = _comparisons(group, trained)
     pairs = [*combinations(trained, 2)]  # the first is ahead under ``standard``
     changed = [(a, b) for a, b in pairs
                if values.loc[a, PAPER_PROTOCOL] < values.loc[b, PAPER_PROTOCOL]]
-    proven = [(a, b) for a, b in changed if _is_better(group, a, b, "standard")
-              and _is_better(group, b, a, PAPER_PROTOCOL)]
-    leads = [_lead(group, values.loc[trained, name]) for name in SHOWN if trained]
+    proven = [(a, b) for a, b in changed if _is_better(tested[a, b, "standard"])
+              and _is_better(tested[b, a, PAPER_PROTOCOL])]
+    leads = [_lead(values.loc[trained, name], tested) for name in SHOWN if trained]
     return Order(group.title, leads, len(pairs), changed, proven, (added.min(), added.max()))
 
 
-def _lead(group: Group, values: pd.Series) -> Lead:
+def _comparisons(group: Group, rows: Sequence[str]) -> dict[tuple[str, str, str], Comparison]:
+    """(row, other, protocol) -> how far the row is ahead; p-values are corrected over all pairs."""
+    keys = [(a, b, protocol) for a, b in combinations(rows, 2) for protocol in SHOWN]
+    found = corrected([compare(cut(group.queries, b, protocol), cut(group.queries, a, protocol))
+                       for a, b, protocol in keys])
+    one_way = dict(zip(keys, found, strict=True))
+    return one_way | {(b, a, protocol): c._replace(difference=-c.difference, low=-c.high,
+                                                   high=-c.low)
+                      for (a, b, protocol), c in one_way.items()}
+
+
+def _lead(values: pd.Series, tested: dict[tuple[str, str, str], Comparison]) -> Lead:
     """``values``: mAP by row, named like its protocol."""
     first, *others = values.sort_values(ascending=False, kind="stable").index
     lead = Lead(values.name, first, values[first])
-    return lead._replace(second=others[0], ahead=_compare(group, first, others[0], values.name)
+    return lead._replace(second=others[0], ahead=tested[first, others[0], values.name]
                          ) if others else lead
 
 
-def _compare(group: Group, row: str, other: str, protocol: str) -> Comparison:
-    return compare(cut(group.queries, other, protocol), cut(group.queries, row, protocol))
-
-
-def _is_better(group: Group, row: str, other: str, protocol: str) -> bool:
-    return verdict(_compare(group, row, other, protocol)) == "better"
+def _is_better(found: Comparison) -> bool:
+    return verdict(found.difference, found.p) == "better"
