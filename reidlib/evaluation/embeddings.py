@@ -22,7 +22,7 @@ class Embeddings:
     """Embeddings of some images and of their mirrors, with what the protocols ask about them."""
 
     emb: np.ndarray       # (image, dim) float32, of unit length if a model of ours made them
-    mirrored: np.ndarray  # (image, dim) float32, the same of the mirrors
+    mirrored: np.ndarray  # (image, dim) float32, the same of the mirrors; (image, 0) without them
     paths: np.ndarray     # (image,) text, as in the manifest; so are the rest
     ids: np.ndarray
     cams: np.ndarray
@@ -65,8 +65,8 @@ class Embeddings:
 
         Raises ValueError where an embedding is all zeros: it has no direction.
         """
-        return replace(self, emb=self._unit_length(self.emb),
-                       mirrored=self._unit_length(self.mirrored))
+        mirrored = self._unit_length(self.mirrored) if self.mirrored.size else self.mirrored
+        return replace(self, emb=self._unit_length(self.emb), mirrored=mirrored)
 
     def _unit_length(self, emb: np.ndarray) -> np.ndarray:
         length = lengths(emb)
@@ -83,6 +83,9 @@ class Embeddings:
         """
         if not flip:
             return self.emb
+        if self.mirrored.shape != self.emb.shape:
+            raise ValueError("these images were embedded without their mirrors, as their study asks "
+                             "for no flip: add it to `flips` of the study and run it again")
         return unit_mean(self.emb, self.mirrored) if unit else (self.emb + self.mirrored) / 2
 
 
@@ -134,20 +137,23 @@ def check_features(query: np.ndarray, gallery: np.ndarray) -> None:
                          "at least one of each")
 
 
-def embed_people(model: nn.Module, images: Tensor, people: pd.DataFrame) -> Embeddings:
+def embed_people(model: nn.Module, images: Tensor, people: pd.DataFrame, mirrors: bool = True
+                 ) -> Embeddings:
     """``embed`` with what a manifest's rows say of the images: path, id, cam, sha256."""
     numbers = getattr(model, "camera_numbers", None)  # any module can be embedded with
     cams = numbers(people["cam"]) if numbers else None
-    return Embeddings(*embed(model, images, cams=cams),
+    return Embeddings(*embed(model, images, cams=cams, mirrors=mirrors),
                     *(people[name].to_numpy(str) for name in ("path", "id", "cam", "sha256")))
 
 
 @torch.inference_mode()
-def embed(model: nn.Module, images: Tensor, batch_size: int = 64, cams: Tensor | None = None
-          ) -> tuple[np.ndarray, np.ndarray]:
+def embed(model: nn.Module, images: Tensor, batch_size: int = 64, cams: Tensor | None = None,
+          mirrors: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings of uint8 images ``(image, 3, height, width)`` and of their mirrors, float32.
 
-    ``cams``: camera numbers of the images, for a model that takes them.
+    Args:
+        cams: camera numbers of the images, for a model that takes them.
+        mirrors: without them the second array is (image, 0), and it takes half the time.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -158,7 +164,8 @@ def embed(model: nn.Module, images: Tensor, batch_size: int = 64, cams: Tensor |
             batch = images[rows].to(device)
             known = () if cams is None else (cams[rows].to(device),)
             plain.append(model.embed(batch, *known).float().cpu())
-            mirrored.append(model.embed(batch.flip(-1), *known).float().cpu())
+            mirrored.append(model.embed(batch.flip(-1), *known).float().cpu() if mirrors else
+                            torch.empty(len(batch), 0))
     except torch.OutOfMemoryError as error:
         raise MemoryError(f"no memory left on {device} to embed {batch_size} images at a time: "
                           "take a smaller backbone or image_size, or --device cpu") from error

@@ -33,7 +33,7 @@ class Features(NamedTuple):
     """Both sides, each sorted by path, and what the file says about them.
 
     Without ``has_sha256`` images are known as copies of each other by their path alone. Without
-    ``has_mirrored`` the mirrors are the images themselves.
+    ``has_mirrored`` the mirrors are the images themselves, or not there.
     """
 
     query: Embeddings
@@ -62,7 +62,7 @@ def read_features(path: Path) -> Features:
     if all(side.is_file() for side in sides):
         query, gallery = map(Embeddings.load, sides)
         check_features(query.emb, gallery.emb)
-        return Features(query, gallery, True, True, 0)
+        return Features(query, gallery, True, bool(query.mirrored.size), 0)
     return _split(path, *_read_folder(path))
 
 

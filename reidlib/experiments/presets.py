@@ -100,6 +100,8 @@ SAME_RATE = (
     ResultRow("baseline, rate of best", "baseline-1e-4", "none"),
     ResultRow("improved, rate of best", "improved-1e-4", "query"),
 )
+# what all ideas of the paper together are called there
+IMPROVED = ("improved, rate of best", "improved")
 
 
 def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None = None,

@@ -214,7 +214,9 @@ class Experiment:
         start = time.perf_counter()
         for split in ("query", "gallery"):
             images = self._images(split, config.image_size)
-            embed_people(model, images, self._split(split)).save(folder / f"{split}.npz")
+            embedded = embed_people(model, images, self._split(split),
+                                    mirrors={*self.study.flips} != {"none"})
+            embedded.save(folder / f"{split}.npz")
             if isinstance(model, AlignedReID):
                 save_stripes(model, images, folder, split)
         cost = {"train_seconds": sum(row["seconds"] for row in history),

@@ -175,7 +175,7 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
 def validation(images: Tensor, people: pd.DataFrame) -> Callable[[nn.Module], float]:
     """model -> mAP under ``standard`` of these images, each a query against all the others."""
     def score(model: nn.Module) -> float:
-        embedded = embed_people(model, images, people)
+        embedded = embed_people(model, images, people, mirrors=False)
         scores, _, _ = evaluate(embedded, embedded, flips=("none",), protocols=("standard",),
                                 reranked_flips=())
         return float(scores["mAP"].iloc[0])

@@ -21,7 +21,6 @@ from reidlib.utils.text import percent, render, to_markdown
 
 TEMPLATES = Path(__file__).with_name("templates")
 README_STUDIES = ("pku-reid", "synthetic")  # the first is on the front page
-NAMES = {"baseline": "the baseline", "improved": "the paper's model", "best": "`best`"}
 FILTERS = {"change": tables.change, "points": statements.points, "epochs": count_epochs,
            "steps_table": lambda steps: to_markdown(tables.steps_table(steps))}
 # candidates or a supplementary study -> files that go when it is gone
@@ -29,6 +28,9 @@ OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("candidates", "folds", 
                                                          "finalists", "margins")},
             **{name: [f"tables/{name}.csv", f"figures/{name}.png", f"figures/{name}.csv"]
                for name in ("schedules", "distractors")}}
+
+
+CONTENTS = "<!-- contents -->"  # where the list of a report's parts goes
 
 
 class Section(NamedTuple):
@@ -64,21 +66,31 @@ def render_all(results: StudyResults) -> dict[str, str]:
                 "steps": results.steps, "alone": results.alone,
                 "intervals": tables.every_interval(results.queries),
                 "verification": tables.verification(results.records), **results.tables}
-    pages = ("report.md", "summary.md", "headline.md")
-    return {**{name: render(TEMPLATES / f"{name}.j2", FILTERS, **values) for name in pages},
+    pages = {name: render(TEMPLATES / f"{name}.j2", FILTERS, **values)
+             for name in ("report.md", "summary.md", "headline.md")}
+    pages["report.md"] = pages["report.md"].replace(CONTENTS, contents_list(pages["report.md"]))
+    return {**pages,
             **{f"tables/{name}.csv": csv_text(content) for name, content in contents.items()}}
 
 
 def sections(results: StudyResults) -> Iterator[Section]:
     """The parts of ``report.md``, for a page that shows its figures itself."""
     text = render(TEMPLATES / "report.md.j2", FILTERS, **context(results))
-    text = unbroken(text)
+    text = unbroken(text.replace(CONTENTS, ""))
     link = re.compile(r"^!\[(.*)\]\(figures/(.*)\)$", re.M)
     for part in text.split("\n## ")[1:]:
         title, _, body = part.partition("\n")
         figures = {caption: results.workspace.figures / name for caption, name in
                    link.findall(body)}
         yield Section(title, link.sub("", body).strip(), figures)
+
+
+def contents_list(text: str) -> str:
+    """Links to the parts of a page but its first, by the anchors that GitHub gives headings."""
+    titles = re.findall(r"^## (.*)$", text, re.M)[1:]
+    anchors = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+    return "Contents: " + " · ".join(f"[{title.replace('`', '')}](#{anchor})" for title, anchor in
+                                     zip(titles, anchors, strict=True))
 
 
 def unbroken(text: str) -> str:
@@ -91,23 +103,19 @@ def unbroken(text: str) -> str:
 def context(results: StudyResults) -> dict[str, Any]:
     """What the templates are given: the results, tables and numbers; the words are theirs."""
     records = {r["preset"]: r for r in results.records}
+    where, sample = list(results.samples.items())[-1]  # that with the most people
     return {
-        "results": results, "study": results.study, "names": NAMES,
+        "results": results, "study": results.study,
         "baseline": records["baseline"], "best": records.get("best"),
         "improved": records.get("improved"),
         "candidates": {r["preset"]: r for r in results.candidate_records}.values(),
         "copies": results.audit.set_index("check").loc["query copies in gallery", "words"],
-        "level": lambda row, protocol: statements.level(results.queries, row, protocol),
-        "reproduction": statements.reproduction(results.queries),
-        "together": statements.together(results.queries),
-        "contrasts": statements.contrasts(results.samples),
-        "claims": statements.claims(results.records, results.steps),
+        "numbers": statements.numbers(results.queries),
+        "is_easy": statements.is_easy(results.queries),
+        "claims": statements.claims(*sample, results.same_rate), "where": where,
         "n_people": results.queries.dropna(subset="AP")["id"].nunique(),
         "n_candidates": len({r["preset"] for r in results.supplementary.get("selection", [])}),
-        "same_rate": None if results.same_rate is None else [*results.same_rate.itertuples()],
         "distractors": results.distractors and results.distractors[0]["distractors"],
-        "falls": results.distractors and results.tables["distractors"].groupby(
-            "row", sort=False)["value"].agg(["first", "last"]),
         "overview_table": _overview_table(results), "short_table": _short_table(results),
         "paper_schedule": f"{count_epochs(TrainConfig().epochs)}, "
                           f"{a_block_every(TrainConfig().release_every)}",

@@ -33,6 +33,20 @@ def test_embed_gives_images_and_mirrors(make_model, make_images):
     assert not np.allclose(emb, mirrored, atol=1e-3)
 
 
+def test_without_mirrors_there_is_nothing_to_flip(make_model, make_images, tmp_path):
+    people = pd.DataFrame({"path": ["a.png", "b.png"], "id": ["1", "2"], "cam": ["x", "y"],
+                           "sha256": ["s", "t"]})
+    model, images = make_model(), make_images(2)
+    found = embed_people(model, images, people, mirrors=False)
+    assert np.array_equal(found.emb, embed(model, images)[0]) and not found.mirrored.size
+    found.save(tmp_path / "a.npz")
+    one = Embeddings.load(tmp_path / "a.npz").take(np.array([1]))
+    again = join([one, found.unit_length()])
+    assert again.features(flip=False).shape == (3, found.emb.shape[1])
+    with pytest.raises(ValueError, match="without their mirrors, as their study asks for no flip"):
+        again.features(flip=True)
+
+
 def test_embeddings_of_people_say_who_they_are(make_model, make_images):
     people = pd.DataFrame({"path": ["a.png", "b.png"], "id": ["001", "NA"], "cam": ["x", "y"],
                            "sha256": ["s", "t"]})

@@ -79,7 +79,7 @@ def test_the_report_says_what_they_change_and_what_they_reach(ws, found):
     for name, value in means["AP"].mean().items():
         assert f"\n| {name} |" in section and f"| {percent(value)} ± " in section
     front = text.partition("## Results")[0]
-    assert "- **Candidates** of the study against the baseline (mAP, `standard-all`): averaged" in (
+    assert "\nCandidates of the study against the baseline (mAP, `standard-all`): averaged" in (
         front)
     costs = text.partition("## Cost")[2]
     assert "| spread | 1 |" in costs and "| baseline | 1 |" in costs

@@ -57,7 +57,7 @@ def test_the_report_opens_whole(study, tmp_path):
     found = opened(page, tmp_path)
     assert found["failed"] == found["missing"] == found["outside"] == []
     assert found["images"] == found["described"] >= 5
-    assert {"Results", "Does the paper hold?", "Is each step real?", "The data", "How to reproduce",
+    assert {"In two minutes", "Results", "Is each step real?", "The data", "How to reproduce",
             "Cost, hardware, versions"} <= set(found["headings"])
     assert len(found["tables"]) >= 5 and min(found["tables"]) >= 3
     assert found["wide"] <= 0, "the page scrolls sideways"
