@@ -147,7 +147,7 @@ def test_rates_are_compared_by_the_embedding_alone_and_the_best_is_marked(tmp_pa
         finish(tmp_path, table1.SELECTION, preset, (levels.uniform(0.2, 0.6),), local=local)
     found = table1.rates(tmp_path)
     assert found.groupby("system").size().to_dict() == {
-        "LA-Transformer": 3, "TransReID": 3, "AlignedReID": 3, "Deep Cosine": 3}
+        "LA-Transformer": 4, "TransReID": 5, "AlignedReID": 4, "Deep Cosine": 4}
     for preset, row in zip(study.all_presets, found.itertuples(), strict=True):
         own = queries_of(tmp_path, table1.SELECTION, f"{preset}-s0")
         own = own[~own["local"]] if "local" in own else own
@@ -172,7 +172,8 @@ def test_the_short_schedules_take_the_best_rates_of_the_selection(name):
         config = study.config(preset, 0)
         if config.epochs:
             own = best.loc[table1.row_name(config).removesuffix(", without cameras")]
-            assert config.lr == own["lr"] and config.scale_lr == (own["scale_lr"] or None)
+            scale = None if np.isnan(own["scale_lr"]) else own["scale_lr"]
+            assert (config.lr, config.scale_lr) == (own["lr"], scale)
             assert config.backbone_lr == own["backbone_lr"] or not config.pretrained
             assert (config.warmup_epochs is None) == own["constant"]
 
