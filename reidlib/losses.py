@@ -149,8 +149,7 @@ class ReidLoss:
         am_scale: AM-Softmax scale.
         triplet_margin: margin of the batch-hard triplet on the embedding; None leaves it out.
         smoothing: label smoothing of the identity term.
-        part_mean: the identity term is the mean over parts, so that it and the triplet term, of
-            raw features, are about as large (He et al. 2021 weigh theirs 1 : 1); else their sum.
+        part_mean: the identity term is the mean over parts; else their sum.
     """
 
     def __init__(self, am_margin: float | None = None, am_scale: float = 30.0,

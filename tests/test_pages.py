@@ -126,15 +126,16 @@ def test_parameter_files_load(page, tmp_path):
 
 
 def test_the_table_of_parameters_is_true():
-    rows = re.findall(r"^\| `(\w+): ([\w.]+)` \| ([\w -]+) \|", LIBRARY, re.M)
-    assert len(rows) == 17
+    rows = re.findall(r"^\| `(\w+): ([\w.-]+)` \| ([\w. -]+) \|", LIBRARY, re.M)
+    assert len(rows) == 21
     preset = {"model": "transreid", "side_information": "transreid-no-cameras",
               "scale_lr": "deep-cosine"}
     words = {"warmup_epochs": "constant rates", "stride": "the patch", "scale_lr": "as lr"}
     for name, value, default in rows:
         given = {"true": True}.get(value, value)
         given = int(value) if value.isdigit() else given
-        changes = {"preset": preset.get(name, "baseline"), "schedule": "end-to-end", name: given}
+        schedule = "blockwise" if name == "release" else "end-to-end"
+        changes = {"preset": preset.get(name, "baseline"), "schedule": schedule, name: given}
         config = make_config("mine", 0, candidates={"mine": changes})
         assert getattr(config, name) != getattr(TrainConfig(), name)
         off = getattr(TrainConfig(), name)

@@ -170,7 +170,8 @@ def protocol_gap(scores: pd.DataFrame) -> Figure:
     """
     check_frame(scores, ["row", "protocol", "seed"], ["mAP"])
     rows, protocols = in_order(scores["row"]), protocols_in(scores)
-    markers = dict(zip(dict.fromkeys([*ORDER, *protocols]), MARKERS, strict=False))
+    markers = {**dict(zip(dict.fromkeys([*ORDER, *protocols]), MARKERS.replace("X", ""),
+                          strict=False)), PAPER_PROTOCOL: "X"}
     colours = style.row_colours(rows)
     fig, ax = plt.subplots(figsize=(WIDTH, 0.5 * len(rows) + 1.6))
     for y, row in enumerate(rows):

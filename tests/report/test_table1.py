@@ -179,7 +179,7 @@ def test_the_short_schedules_take_the_best_rates_of_the_selection(name):
 
 
 def test_what_is_missing_is_named_with_its_command(page):
-    assert ("- Market-1501: TransReID, without cameras; AlignedReID; Deep Cosine (`reidlib study "
+    assert ("- Market-1501: Deep Cosine; AlignedReID; TransReID, without cameras (`reidlib study "
             "--study table1-market1501`)") in page
     assert ("- Market-1501, published schedules: LA-Transformer; TransReID; TransReID, without "
             "cameras; AlignedReID; Deep Cosine (`reidlib study --study table1-published`)"
