@@ -22,10 +22,11 @@ from reidlib.losses import AddedTerm, AngularLoss, ReidLoss
 from reidlib.models.backbone import check_weights, find_weights
 from reidlib.models.base import ReidModel
 from reidlib.models.files import build
-from reidlib.training.build import build_sampler, build_schedule, compiled
+from reidlib.training.build import build_sampler, build_schedule, compiled, plain_attention
 from reidlib.training.loop import TrainingOptions, fit
 from reidlib.training.optimisers import make_optimiser, with_progress
 from reidlib.utils import distributed, reproducibility
+from reidlib.utils.memory import keep_freed_memory
 from reidlib.utils.paths import Workspace, weights_root
 
 
@@ -145,12 +146,16 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
     loss = model_loss(config)
     if isinstance(loss, AngularLoss):
         schedule = with_progress(schedule, config.epochs, loss.anneal)
+    on_cpu = device.type == "cpu"
+    if on_cpu:
+        keep_freed_memory()
     options = TrainingOptions(schedule, config.accumulate, config.clip_norm, config.ema_decay,
                               validate)
     with (distributed.accelerated(device, config.precision, tracker=tracker, name=config.run_id,
                                   may_freeze=config.schedule == "blockwise",
                                   folder=checkpoint and checkpoint.parent) as accelerator,
           compiled(model) if config.compiled else nullcontext(),
+          plain_attention(model) if on_cpu and config.precision == "bf16" else nullcontext(),
           reproducibility.algorithms(config.deterministic)):
         sampler = build_sampler(labels, config.batch_size // config.accumulate,
                                 config.images_per_identity, config.seed, distributed.n_processes())

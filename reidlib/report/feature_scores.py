@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from reidlib.evaluation.protocols import PROTOCOLS
-from reidlib.evaluation.statistics import COLUMNS, compare, verdict
+from reidlib.evaluation.statistics import COLUMNS, compare
 from reidlib.experiments.records import Scored
 from reidlib.report import tables
 from reidlib.utils.errors import check_choice
 from reidlib.utils.paths import csv_text
-from reidlib.utils.text import aligned, percent, render, to_markdown
+from reidlib.utils.text import aligned, render, to_markdown
 
 TEMPLATE = Path(__file__).with_name("templates") / "feature_scores.md.j2"
 TABLES = {"text": aligned, "markdown": to_markdown}
@@ -31,7 +31,7 @@ def render_scores(name: str, scored: Scored, other_name: str = "", other: Scored
     """
     check_format(form)
     scores = tables.every_interval(scored.queries)
-    changes = pd.DataFrame(_changes(scored, other)) if other else None
+    changes = _changes(scored, other) if other else None
     if form == "csv":
         return csv_text(_lines(scores, changes, scored.left_out))
     return render(TEMPLATE, {"table": TABLES[form]}, name=name, images=scored.images,
@@ -41,15 +41,19 @@ def render_scores(name: str, scored: Scored, other_name: str = "", other: Scored
                   other=other_name)
 
 
-def _changes(scored: Scored, other: Scored) -> Iterator[dict]:
-    """Every score of both, paired by query."""
+def _changes(scored: Scored, other: Scored) -> pd.DataFrame:
+    """Every score of both, paired by query; the comparisons of one score are a family."""
+    table = pd.DataFrame(_comparisons(scored, other))
+    return pd.concat([tables.with_verdicts(own) for _, own in table.groupby("score")]).sort_index()
+
+
+def _comparisons(scored: Scored, other: Scored) -> Iterator[dict]:
     for (row, protocol), own in scored.queries.groupby(["row", "protocol"], sort=False):
         theirs = tables.cut(other.queries, row, protocol)
         for score, column in COLUMNS.items():
             if own[column].notna().any():
                 found = compare(theirs, own, score)
-                yield {"row": row, "protocol": protocol, "score": score, **found._asdict(),
-                       "verdict": verdict(found)}
+                yield {"row": row, "protocol": protocol, "score": score, **found._asdict()}
 
 
 def _scores(scores: pd.DataFrame, queries: pd.DataFrame) -> pd.DataFrame:
@@ -68,8 +72,7 @@ def _differences(changes: pd.DataFrame) -> pd.DataFrame:
     main = changes[changes["score"] == "mAP"].set_index(["row", "protocol"])
     table = pd.DataFrame({f"change of {SHOWN[score]}": wide[score] for score in ("mAP", "rank1")})
     table = table.loc[main.index].assign(
-        **{"resamples in favour (mAP)": main["share_in_favour"].map(percent),
-           "verdict (mAP)": main["verdict"]})
+        **{"p (mAP)": main["p_holm"].map(tables.p_value), "verdict (mAP)": main["verdict"]})
     return table.rename_axis(["distance", "protocol"]).reset_index()
 
 
@@ -79,7 +82,7 @@ def _lines(scores: pd.DataFrame, changes: pd.DataFrame | None, left_out: dict[st
     keys = ["row", "protocol", "score"]
     lines = scores.drop(columns="std")
     if changes is not None:
-        kept = [*keys, "difference", "low", "high", "share_in_favour", "verdict"]
+        kept = [*keys, "difference", "low", "high", "p", "p_holm", "verdict"]
         ends = {name: f"difference_{name}" for name in ("low", "high")}
         lines = lines.merge(changes[kept].rename(columns=ends), on=keys)
     unscored = pd.DataFrame({"protocol": left_out.keys(), "left_out": left_out.values()})

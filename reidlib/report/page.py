@@ -61,6 +61,7 @@ def render_all(results: StudyResults) -> dict[str, str]:
     """The text of each file of the report, by its path in the study's folder."""
     values = context(results)
     contents = {"scores": by_row(score_table(results.records)), "headline": results.headline,
+                "ranks": results.ranks,
                 "steps": results.steps, "alone": results.alone,
                 "intervals": tables.every_interval(results.queries),
                 "verification": tables.verification(results.records), **results.tables}

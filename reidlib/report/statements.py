@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reidlib.evaluation.statistics import Comparison, compare, interval, verdict
+from reidlib.evaluation.statistics import Comparison, compare, corrected, interval, verdict
 from reidlib.experiments.presets import COMPARED
 from reidlib.experiments.records import by_row, score_table
 from reidlib.report.tables import SHOWN, change, cut, paper_scores
@@ -31,7 +31,8 @@ def level(queries: pd.DataFrame, row: str, protocol: str, score: str = "mAP") ->
 
 def points(found) -> str:
     """A comparison, or a line of ``steps``, in percentage points, with its verdict."""
-    word = verdict(found) if isinstance(found, Comparison) else found.verdict
+    word = (verdict(found.difference, found.p) if isinstance(found, Comparison) else
+            found.verdict)
     return f"{change(found)} points ({word})"
 
 
@@ -50,7 +51,9 @@ def contrasts(samples: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> list[Con
                  if not any(side.empty for side in both)}
         if found:
             lists.append(Contrast(after, before, found))
-    return lists
+    family = iter(corrected([own for contrast in lists for own in contrast.found.values()]))
+    return [contrast._replace(found={where: next(family) for where in contrast.found})
+            for contrast in lists]
 
 
 def together(queries: pd.DataFrame) -> dict[str, Any] | None:
@@ -61,8 +64,8 @@ def together(queries: pd.DataFrame) -> dict[str, Any] | None:
     rows = ("baseline", PAPER_MODEL)
     if PAPER_MODEL not in set(queries["row"]):
         return None
-    standard, everything = (compare(*(cut(queries, row, protocol) for row in rows))
-                            for protocol in ("standard", "standard-all"))
+    standard, everything = corrected([compare(*(cut(queries, row, protocol) for row in rows))
+                                      for protocol in ("standard", "standard-all")])
     return {"standard": standard, "standard_all": everything}
 
 

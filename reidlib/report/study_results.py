@@ -18,7 +18,15 @@ from reidlib.experiments.presets import (
 from reidlib.experiments.records import collect_runs
 from reidlib.experiments.study import Study, read_study
 from reidlib.report import supplementary
-from reidlib.report.tables import PROTOCOLS_COMPARED, cut, headline, paper_scores, query_rows, steps
+from reidlib.report.tables import (
+    PROTOCOLS_COMPARED,
+    cut,
+    headline,
+    paper_scores,
+    query_rows,
+    ranks,
+    steps,
+)
 from reidlib.utils.paths import Workspace
 
 KNOWN_PRESETS = tuple(dict.fromkeys(row.preset for row in (*RESULT_ROWS, *SINGLE_IDEAS)))
@@ -63,6 +71,7 @@ class StudyResults:
         self.queries = query_rows(self.records)
         self.models = query_rows(self.records, COMPARED)
         self.headline = headline(self.queries, with_paper=not self.study.is_own_data)
+        self.ranks = ranks(self.queries, with_paper=not self.study.is_own_data)
         self.steps = steps(query_rows(self.records, CUMULATIVE))
         self.alone = steps(query_rows(self.records, SINGLE_IDEAS), against="baseline")
         self.candidate_records = collect_runs(self.study, workspace, self.study.candidates)

@@ -146,11 +146,12 @@ def distractor_scores(records: list[dict]) -> pd.DataFrame:
 def distractor_steps(records: list[dict]) -> pd.DataFrame:
     """Each model against the baseline, for every number of distractors, to read."""
     queries, base = read_tables(records, "per_query"), COMPARED[0].label
-    steps = {n: tables.steps(by_row(own, COMPARED), against=base)
-             for n, own in queries.groupby("distractors")}
-    parts = [tables.steps_table(own).assign(distractors=f"{n:,}") for n, own in steps.items()]
-    shown = ["step", "against", "distractors", "change of mAP", "verdict"]
-    return pd.concat(parts, ignore_index=True)[shown].rename(columns={"step": "model"})
+    parts = [tables.steps(by_row(own, COMPARED), against=base).assign(distractors=f"{n:,}")
+             for n, own in queries.groupby("distractors")]
+    steps = tables.with_verdicts(pd.concat(parts, ignore_index=True))
+    table = tables.steps_table(steps).assign(distractors=steps["distractors"])
+    return table[["step", "against", "distractors", "change of mAP", "p", "verdict"]].rename(
+        columns={"step": "model"})
 
 
 def distractor_table(scores: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from reidlib.evaluation.protocols import PAPER_PROTOCOL, SHOWN
-from reidlib.evaluation.statistics import Comparison, compare, interval, verdict
+from reidlib.evaluation.statistics import Comparison, compare, corrected, interval, verdict
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.records import collect_runs, device_name, read_tables
 from reidlib.experiments.study import Study, load_study, read_study
@@ -21,6 +21,7 @@ from reidlib.utils.paths import Workspace
 
 FOLDER = Path(__file__).parent
 PUBLISHED_STUDY = "table1-published"
+SELECTION = "table1-selection"
 STUDIES = ("table1-market1501", "table1-cuhk03", PUBLISHED_STUDY)
 TITLES = {"market1501": "Market-1501", "cuhk03-np-pair1": "CUHK03-NP, camera pair 1"}
 PRETRAINING = {"in21k": "ImageNet-21k", "in1k": "ImageNet-1k"}  # part of timm's name -> data
@@ -188,6 +189,31 @@ def published_length(config: TrainConfig, counts: dict[str, int]) -> dict[str, f
     return {"published_epochs": epochs, "published_images": epochs * an_epoch}
 
 
+def rates(root: Path) -> pd.DataFrame:
+    """The learning rates that were compared on held-out training people; empty without a run.
+
+    One line a candidate of ``SELECTION``, which has to be complete. Columns: system, lr,
+    backbone_lr, scale_lr (missing: that of lr), constant (no warm-up and cosine), epochs, value
+    (mAP of ``standard-all``, by the embedding alone) and best (the highest of its system).
+    """
+    workspace = Workspace(SELECTION, root)
+    if not (workspace.reports / "study.json").is_file():
+        return pd.DataFrame()
+    study, lines = read_study(workspace), []
+    how = f"reidlib study --study {SELECTION}"
+    for record in collect_runs(study, workspace, study.all_presets, how):
+        config, queries = TrainConfig(**record["config"]), read_tables([record], "per_query")
+        if "local" in queries:
+            queries = queries[~queries["local"]]
+        lines.append({"system": row_name(config), "lr": config.lr, "backbone_lr":
+                      config.backbone_lr if config.pretrained else None,
+                      "scale_lr": config.scale_lr, "constant": config.warmup_epochs is None,
+                      "epochs": config.epochs, "value": interval(queries).value})
+    table = pd.DataFrame(lines)
+    highest = table.groupby("system")["value"].transform("max")
+    return table.assign(best=table["value"] == highest)
+
+
 def pretraining(config: TrainConfig) -> str:
     """The backbone in short and what its weights were trained on, or ``none``."""
     if not config.pretrained:
@@ -203,26 +229,34 @@ def order(group: Group, found: pd.DataFrame) -> Order:
     values = own.pivot(index="row", columns="protocol", values="value")
     added = values[PAPER_PROTOCOL] - values["standard"]
     trained = [row for row in own["row"].unique() if group.records[row][0]["config"]["epochs"]]
+    tested = _comparisons(group, trained)
     pairs = [*combinations(trained, 2)]  # the first is ahead under ``standard``
     changed = [(a, b) for a, b in pairs
                if values.loc[a, PAPER_PROTOCOL] < values.loc[b, PAPER_PROTOCOL]]
-    proven = [(a, b) for a, b in changed if _is_better(group, a, b, "standard")
-              and _is_better(group, b, a, PAPER_PROTOCOL)]
-    leads = [_lead(group, values.loc[trained, name]) for name in SHOWN if trained]
+    proven = [(a, b) for a, b in changed if _is_better(tested[a, b, "standard"])
+              and _is_better(tested[b, a, PAPER_PROTOCOL])]
+    leads = [_lead(values.loc[trained, name], tested) for name in SHOWN if trained]
     return Order(group.title, leads, len(pairs), changed, proven, (added.min(), added.max()))
 
 
-def _lead(group: Group, values: pd.Series) -> Lead:
+def _comparisons(group: Group, rows: Sequence[str]) -> dict[tuple[str, str, str], Comparison]:
+    """(row, other, protocol) -> how far the row is ahead; p-values are corrected over all pairs."""
+    keys = [(a, b, protocol) for a, b in combinations(rows, 2) for protocol in SHOWN]
+    found = corrected([compare(cut(group.queries, b, protocol), cut(group.queries, a, protocol))
+                       for a, b, protocol in keys])
+    one_way = dict(zip(keys, found, strict=True))
+    return one_way | {(b, a, protocol): c._replace(difference=-c.difference, low=-c.high,
+                                                   high=-c.low)
+                      for (a, b, protocol), c in one_way.items()}
+
+
+def _lead(values: pd.Series, tested: dict[tuple[str, str, str], Comparison]) -> Lead:
     """``values``: mAP by row, named like its protocol."""
     first, *others = values.sort_values(ascending=False, kind="stable").index
     lead = Lead(values.name, first, values[first])
-    return lead._replace(second=others[0], ahead=_compare(group, first, others[0], values.name)
+    return lead._replace(second=others[0], ahead=tested[first, others[0], values.name]
                          ) if others else lead
 
 
-def _compare(group: Group, row: str, other: str, protocol: str) -> Comparison:
-    return compare(cut(group.queries, other, protocol), cut(group.queries, row, protocol))
-
-
-def _is_better(group: Group, row: str, other: str, protocol: str) -> bool:
-    return verdict(_compare(group, row, other, protocol)) == "better"
+def _is_better(found: Comparison) -> bool:
+    return verdict(found.difference, found.p) == "better"

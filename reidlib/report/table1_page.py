@@ -27,7 +27,7 @@ def write_page(root: Path) -> Path:
     """
     folder, groups = Workspace(NAME, root).reports, table1.read_groups(root)
     found = table1.scores(groups)
-    texts = render_all(groups, found)
+    texts = render_all(groups, found, table1.rates(root))
     fig = rule_dots(shown(found))
     save_figure(fig, folder / f"{FIGURE}.png", shown(found))
     plt.close(fig)
@@ -37,13 +37,15 @@ def write_page(root: Path) -> Path:
     return folder / "report.md"
 
 
-def render_all(groups: Sequence[Group], found: pd.DataFrame) -> dict[str, str]:
+def render_all(groups: Sequence[Group], found: pd.DataFrame, rates: pd.DataFrame
+               ) -> dict[str, str]:
     """The text of each file of the page, by its path in the folder."""
     facts = table1.facts(groups, found)
     orders = [table1.order(group, found) for group in groups if group.records]
     page = render(
         TEMPLATES / "table1.md.j2", {"points": statements.points}, groups=groups, orders=orders,
-        runs=runs_table(found, facts), facts=facts, published=published_table(),
+        runs=runs_table(found, facts), facts=facts,
+        rates=None if rates.empty else rates_table(rates), published=published_table(),
         systems=[*table1.systems().itertuples()], figure=f"{FIGURE}.png")
     return {"report.md": page, "tables/scores.csv": csv_text(found),
             "tables/runs.csv": csv_text(facts), f"{FIGURE}.csv": csv_text(shown(found))}
@@ -79,6 +81,18 @@ def _facts_to_read(fact) -> dict[str, str]:
         "pre-training": fact.pretraining, "epochs": _of(fact.epochs, fact.published_epochs),
         "images seen": _of(fact.images, fact.published_images),
         "minutes, device": f"{fact.minutes:.1f}, {fact.device}"}
+
+
+def rates_table(rates: pd.DataFrame) -> pd.DataFrame:
+    """``table1.rates`` to read."""
+    shown = rates[["lr", "backbone_lr", "scale_lr"]].map(lambda rate: percent(None) if pd.isna(rate)
+                                                         else f"{rate:g}")
+    return pd.DataFrame({
+        "system": rates["system"], "rate of the heads": shown["lr"],
+        "of the backbone": shown["backbone_lr"], "of the scale": shown["scale_lr"],
+        "schedule": rates["constant"].map({True: "constant", False: "warm-up, cosine"}),
+        "epochs": rates["epochs"], "mAP": rates["value"].map(percent),
+        "best": rates["best"].map({True: "best", False: ""})})
 
 
 def _of(number: int, published: float | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from reidlib.evaluation.protocols import PROTOCOLS, SHOWN
-from reidlib.evaluation.statistics import COLUMNS, compare, interval, verdict
+from reidlib.evaluation.statistics import COLUMNS, compare, holm, interval, verdict
 from reidlib.experiments.presets import RESULT_ROWS, ResultRow
 from reidlib.experiments.records import SCORES, by_row, device_name, read_tables
 from reidlib.utils.text import percent
@@ -27,31 +27,35 @@ def cut(queries: pd.DataFrame, row: str, protocol: str) -> pd.DataFrame:
 
 
 def headline(queries: pd.DataFrame, with_paper: bool = True) -> pd.DataFrame:
-    """One line a results row: rank-1 and mAP (percent) per protocol, and the paper's own."""
+    """One line a results row: mAP (percent) per protocol, and the paper's own."""
+    lines = [{"model": row, **{f"{p} mAP": _cell(cut(queries, row, p), "mAP")
+                               for p in PROTOCOLS_COMPARED}} for row in queries["row"].unique()]
+    return _with_paper(pd.DataFrame(lines), {"mAP": "mAP"} if with_paper else {})
+
+
+def ranks(queries: pd.DataFrame, with_paper: bool = True) -> pd.DataFrame:
+    """The same for rank-1 and rank-5 under the two protocols that are always side by side."""
+    shown = {"rank-1": "rank1", "rank-5": "rank5"}
+    lines = [{"model": row, **{f"{p} {name}": _cell(cut(queries, row, p), score)
+                               for p in SHOWN for name, score in shown.items()}}
+             for row in queries["row"].unique()]
+    return _with_paper(pd.DataFrame(lines), shown if with_paper else {})
+
+
+def _with_paper(table: pd.DataFrame, scores: dict[str, str]) -> pd.DataFrame:
+    """The table with the published scores (name -> column) of the paper's rows."""
     paper = paper_scores().set_index("row")
-    lines = []
-    for label in queries["row"].unique():
-        line = {"model": label}
-        for protocol in PROTOCOLS_COMPARED:
-            own = cut(queries, label, protocol)
-            if protocol in SHOWN:
-                line[f"{protocol} rank-1"] = _cell(own, "rank1")
-            line[f"{protocol} mAP"] = _cell(own, "mAP")
-        if with_paper:
-            published = paper.loc[label] if label in paper.index else {}
-            line["paper rank-1"] = percent(published.get("rank1"))
-            line["paper mAP"] = percent(published.get("mAP"))
-        lines.append(line)
-    return pd.DataFrame(lines)
+    return table.assign(**{f"paper {name}": [percent(paper[score].get(row)) for row in
+                                             table["model"]] for name, score in scores.items()})
 
 
 def _cell(own: pd.DataFrame, score: str) -> str:
-    """A score in percent; mAP with its interval. A dash where the row has no such score."""
+    """A score in percent, but for rank-5 with its interval; a dash where there is no such score."""
     if own.empty:
         return percent(None)
     found = interval(own, score)
     return percent(found.value, found.std,
-                   ends=(found.low, found.high) if score == "mAP" else None)
+                   ends=None if score == "rank5" else (found.low, found.high))
 
 
 def every_interval(queries: pd.DataFrame, scores: Sequence[str] = SCORES) -> pd.DataFrame:
@@ -70,10 +74,9 @@ def every_interval(queries: pd.DataFrame, scores: Sequence[str] = SCORES) -> pd.
 
 
 def steps(queries: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
-    """Each results row against the row above, or all ``against`` one: paired bootstrap on AP.
+    """Each results row against the row above, or all ``against`` one: mAP, paired, in fractions.
 
-    Over identities, in fractions. Columns: row, above, protocol, difference, low, high,
-    share_in_favour, std (over seeds), seeds_up, seeds and verdict.
+    Columns: row, above, protocol, those of ``statistics.Comparison`` and of ``with_verdicts``.
     """
     labels, lines = queries["row"].unique().tolist(), []
     pairs = [(against, label) for label in labels if label != against] if against else (
@@ -82,10 +85,18 @@ def steps(queries: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
         sides = [cut(queries, name, protocol) for name in (above, label)]
         if any(side.empty for side in sides):
             continue
-        result = compare(*sides)
-        lines.append({"row": label, "above": above, "protocol": protocol, **result._asdict(),
-                      "verdict": verdict(result)})
-    return pd.DataFrame(lines)
+        lines.append({"row": label, "above": above, "protocol": protocol,
+                      **compare(*sides)._asdict()})
+    return with_verdicts(pd.DataFrame(lines))
+
+
+def with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """Comparisons that are one family, with p_holm (Holm's correction) and verdict of each."""
+    if table.empty:
+        return table
+    p_holm = holm(table["p"].tolist())
+    words = map(verdict, table["difference"], p_holm)
+    return table.assign(p_holm=p_holm, verdict=[*words])
 
 
 def compared_steps(models: pd.DataFrame) -> pd.DataFrame:
@@ -94,7 +105,8 @@ def compared_steps(models: pd.DataFrame) -> pd.DataFrame:
     ``models``: ``query_rows`` of ``presets.COMPARED``.
     """
     best = models[models["row"].isin(["improved", "best"])]
-    return pd.concat([steps(models, against="baseline"), steps(best, against="improved")])
+    parts = [steps(models, against="baseline"), steps(best, against="improved")]
+    return with_verdicts(pd.concat(parts, ignore_index=True))
 
 
 def first_hits(queries: pd.DataFrame, before: str, after: str) -> tuple[int, int, int]:
@@ -124,14 +136,16 @@ def change(found) -> str:
     return percent(found.difference, found.std, True, (found.low, found.high))
 
 
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def steps_table(table: pd.DataFrame) -> pd.DataFrame:
     """``steps`` in percent, for reading."""
     return pd.DataFrame({
         "step": table["row"], "against": table["above"], "protocol": table["protocol"],
         "change of mAP": [change(r) for r in table.itertuples()],
-        "resamples in favour": table["share_in_favour"].map(percent),
-        "seeds up": [f"{r.seeds_up} of {r.seeds}" for r in table.itertuples()],
-        "verdict": table["verdict"]})
+        "p": table["p_holm"].map(p_value), "verdict": table["verdict"]})
 
 
 def verification(records: Sequence[dict]) -> pd.DataFrame:

@@ -72,7 +72,7 @@ def table1_differences(root: Path = ROOT) -> list[str]:
         groups = table1.read_groups(root)
     except FileNotFoundError as error:
         return [f"{path.relative_to(root)}: {error}" for path in folder.glob("report.md")]
-    texts = table1_page.render_all(groups, table1.scores(groups))
+    texts = table1_page.render_all(groups, table1.scores(groups), table1.rates(root))
     return _compare({folder / name: text for name, text in texts.items()}, root)
 
 

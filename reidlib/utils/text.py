@@ -37,7 +37,7 @@ def aligned(table: pd.DataFrame) -> str:
 
 
 def _is_numbers(cells: pd.Series) -> bool:
-    return bool(cells.str.fullmatch(r"[-+–±.,\d \[\]]+").all())
+    return bool(cells.str.fullmatch(r"[-+–±.,<\d \[\]]+").all())
 
 
 def render(template: Path, filters: Mapping[str, Callable] | None = None, **values: Any) -> str:

@@ -35,7 +35,7 @@ def queries(levels, variants=RESULT_ROWS):
     spread = np.tile([-0.01, 0.01], 14)
     tables = [pd.DataFrame({"path": [f"{i}.png" for i in range(28)], "cam": "a",
                             "id": [str(i // 2) for i in range(28)], "AP": cell["value"] + spread,
-                            "rank1": 1.0, **cell}) for cell in cells(levels)]
+                            "rank1": 1.0, "rank5": 1.0, **cell}) for cell in cells(levels)]
     return by_row(pd.concat(tables), variants)
 
 

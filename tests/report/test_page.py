@@ -36,19 +36,21 @@ def test_tracked_reports_are_those_of_their_runs(name):
 def test_tracked_headline_is_the_mean_of_the_tracked_queries(name):
     """Recomputed with pandas alone from per_query.csv, without the code of the report."""
     folder = ROOT / "reports" / name
-    table = pd.read_csv(folder / "tables" / "headline.csv", dtype=str).set_index("model")
+    table, ranks = (pd.read_csv(folder / "tables" / f"{part}.csv", dtype=str).set_index("model")
+                    for part in ("headline", "ranks"))
     assert table.index.tolist() == [row.label for row in RESULT_ROWS]
     for row in RESULT_ROWS:
         paths = sorted((folder / "runs").glob(f"{row.preset}-s*/per_query.csv"))
         tables = pd.concat([pd.read_csv(path) for path in paths])
         own = tables[(tables["flip"] == row.flip) & (tables["reranked"] == row.reranked)]
-        means = own.groupby("protocol")[["AP", "rank1"]].mean()
+        means = own.groupby("protocol")[["AP", "rank1", "rank5"]].mean()
         for protocol in {"standard", "standard-all", "lat-top10"} & set(means.index):
             shown = table.loc[row.label, f"{protocol} mAP"]
             assert shown.split(" ")[0] == percent(means.loc[protocol, "AP"])
         for protocol in ("standard", "lat-top10"):
-            shown = table.loc[row.label, f"{protocol} rank-1"]
-            assert shown.split(" ")[0] == percent(means.loc[protocol, "rank1"])
+            for name in ("rank-1", "rank-5"):
+                shown = ranks.loc[row.label, f"{protocol} {name}"]
+                assert shown.split(" ")[0] == percent(means.loc[protocol, name.replace("-", "")])
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import special, stats
 
 from reidlib import cli
 from reidlib.experiments.config import TrainConfig
@@ -49,17 +50,18 @@ def queries_of(root, study, run):
     return table.dropna(subset="AP")
 
 
-def test_a_cell_is_the_mean_of_the_runs_queries_with_a_bootstrap_over_people(root, page):
-    """With resamples drawn one by one."""
+def test_a_cell_is_the_mean_of_the_runs_queries_with_an_interval_over_people(root, page):
+    """Three queries a person: the t interval of the people's means, on the scale of the logit."""
     own = queries_of(root, MARKET, "transreid-short-s0").query("protocol == 'standard'")
-    people, rng = [*own.groupby("id")["AP"]], np.random.default_rng(1)
-    drawn = [np.concatenate([people[i][1] for i in rng.integers(len(people), size=len(people))]
-                            ).mean() for _ in range(4000)]
+    means = own.groupby("id")["AP"].mean()
+    error = stats.sem(means) / (means.mean() * (1 - means.mean()))
+    ends = special.expit(special.logit(means.mean())
+                         + np.array(stats.t.interval(0.95, len(means) - 1, scale=error)))
     row = cells(page, "TransReID")
     value, low, high = map(float, re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", row["standard mAP"]
                                                ).groups())
     assert value == round(100 * own["AP"].mean(), 1)
-    assert [low, high] == pytest.approx(100 * np.quantile(drawn, [0.025, 0.975]), abs=0.4)
+    assert [low, high] == np.round(100 * ends, 1).tolist()
     assert row["standard rank-1"] == f"{100 * own['rank1'].mean():.1f}"
     other = queries_of(root, MARKET, "transreid-short-s0").query("protocol == 'lat-top10'")
     assert row["lat-top10 mAP"].startswith(f"{100 * other['AP'].mean():.1f} [")
@@ -116,7 +118,8 @@ def test_a_change_of_places_that_a_test_leaves_open_is_not_called_proven(tmp_pat
              for rule in ("standard", "lat-top10")]
     assert np.prod(np.sign(gains)) == -1 and len(order.changed) == order.pairs == 1
     assert order.proven == []
-    assert "none of them on both sides" in table1_page.render_all([group], found)["report.md"]
+    text = table1_page.render_all([group], found, pd.DataFrame())["report.md"]
+    assert "none of them on both sides" in text
 
 
 def test_nothing_trained_is_no_order(tmp_path):
@@ -135,6 +138,43 @@ def test_global_and_local_distance_is_a_row_of_its_own(tmp_path):
         assert cells(page, row)["standard mAP"].startswith(f"{100 * mean:.1f} [")
         # 4 images of each person an epoch
         assert cells(page, row)["images seen"] == f"10,045 of {300 * 4 * 427:,}"
+
+
+def test_rates_are_compared_by_the_embedding_alone_and_the_best_is_marked(tmp_path):
+    study, levels = load_study(table1.SELECTION), np.random.default_rng(2)
+    for preset in study.all_presets:
+        local = (0.99,) if preset.startswith("aligned") else None
+        finish(tmp_path, table1.SELECTION, preset, (levels.uniform(0.2, 0.6),), local=local)
+    found = table1.rates(tmp_path)
+    assert found.groupby("system").size().to_dict() == {
+        "LA-Transformer": 3, "TransReID": 3, "AlignedReID": 3, "Deep Cosine": 3}
+    for preset, row in zip(study.all_presets, found.itertuples(), strict=True):
+        own = queries_of(tmp_path, table1.SELECTION, f"{preset}-s0")
+        own = own[~own["local"]] if "local" in own else own
+        config = study.config(preset, 0)
+        assert row.value == pytest.approx(own["AP"].mean())
+        assert (row.lr, row.epochs) == (config.lr, config.epochs)
+    for _, own in found.groupby("system"):
+        assert own.loc[own["best"], "value"].tolist() == [own["value"].max()]
+    finish(tmp_path, MARKET, "transreid-short", (0.7, 0.8))
+    page = table1_page.write_page(tmp_path).read_text()
+    lines = re.findall(r"^\| Deep Cosine \| (.*) \|$", page.partition("were chosen")[2], re.M)
+    assert [line.split(" | ")[:5] for line in lines[:3]] == [
+        ["0.001", "–", "–", "constant", "12"], ["0.001", "–", "0.02", "warm-up, cosine", "12"],
+        ["0.003", "–", "0.02", "warm-up, cosine", "12"]]
+
+
+@pytest.mark.parametrize("name", [MARKET, CUHK])
+def test_the_short_schedules_take_the_best_rates_of_the_selection(name):
+    rates, study = table1.rates(ROOT), load_study(name)
+    best = rates[rates["best"]].set_index("system")
+    for preset in study.all_presets:
+        config = study.config(preset, 0)
+        if config.epochs:
+            own = best.loc[table1.row_name(config).removesuffix(", without cameras")]
+            assert config.lr == own["lr"] and config.scale_lr == (own["scale_lr"] or None)
+            assert config.backbone_lr == own["backbone_lr"] or not config.pretrained
+            assert (config.warmup_epochs is None) == own["constant"]
 
 
 def test_what_is_missing_is_named_with_its_command(page):

@@ -8,15 +8,26 @@ import pytest
 
 from reidlib.experiments.presets import COMPARED, CUMULATIVE, RESULT_ROWS
 from reidlib.report import tables
+from reidlib.utils.text import percent
 from tests.report.made_up import LEVELS, every_image, queries
+
+
+def all_alike(value):
+    """The cell of a score that all of the 14 people have: exact for a share of them."""
+    alike = 0.025 ** (1 / 14)
+    return percent(value, ends=(value * alike, 1 - (1 - value) * alike))
 
 
 def test_headline_shows_mean_and_interval_and_the_papers_numbers():
     table = tables.headline(queries(LEVELS)).set_index("model")
     assert table.index.tolist() == [v.label for v in RESULT_ROWS]
-    assert table.loc["baseline", "standard mAP"] == "46.0 [46.0, 46.0]"
+    assert table.loc["baseline", "standard mAP"] == all_alike(0.46)
     assert table.loc["baseline", "paper mAP"] == "90.8"
     assert table.loc["+ re-ranking", "paper mAP"] == "–"
+    table = tables.ranks(queries(LEVELS)).set_index("model")
+    assert table.loc["baseline", ["paper rank-1", "paper rank-5"]].tolist() == ["92.9", "100.0"]
+    assert table.loc["baseline", "standard rank-1"] == all_alike(1.0) == "100.0 [76.8, 100.0]"
+    assert table.loc["baseline", "lat-top10 rank-5"] == "100.0"
 
 
 def test_every_score_has_its_interval():
@@ -33,7 +44,7 @@ def test_every_protocol_is_a_column_with_intervals_and_dashes():
     wide = tables.every_protocol(table[~missing]).set_index("model")
     assert wide.columns.tolist() == ["standard", "lat-top10"]
     assert wide.index.tolist() == [v.label for v in RESULT_ROWS]
-    assert wide.loc["baseline", "standard"] == "46.0 [46.0, 46.0]"
+    assert wide.loc["baseline", "standard"] == all_alike(0.46)
     assert wide.loc["best", "lat-top10"] == "–"
 
 
@@ -49,12 +60,23 @@ def test_a_change_that_helps_some_and_hurts_others_is_undecided():
     shaken = table.assign(AP=table["AP"] + 0.2 * sign * (table["row"] == "+ y-pooling"))
     changed = tables.steps(shaken).query("row == '+ y-pooling'")
     assert changed["verdict"].tolist() == ["undecided", "undecided"]
-    assert tables.steps_table(changed)["seeds up"].tolist() == ["0 of 1", "0 of 1"]
+    assert tables.steps_table(changed)["p"].tolist() == ["1.000", "1.000"]
+
+
+def test_the_steps_of_a_table_are_one_family():
+    """Seven steps under two protocols; everybody has moved as far, so all p are the smallest."""
+    steps = tables.steps(queries(LEVELS))
+    assert len(steps) == 14 and steps["p"].nunique() == 1 and steps["p"].iloc[0] < 0.001
+    assert steps["p_holm"].tolist() == pytest.approx([14 * steps["p"].iloc[0]] * 14)
+    assert set(steps["verdict"]) == {"better", "worse"}
+    assert tables.steps_table(steps)["p"].tolist() == [tables.p_value(p) for p in steps["p_holm"]]
+    assert [tables.p_value(p) for p in (0.0009, 0.0123, 1.0)] == ["< 0.001", "0.012", "1.000"]
 
 
 def test_a_report_on_own_data_has_no_columns_of_the_paper():
-    table = tables.headline(queries(LEVELS), with_paper=False)
-    assert not [name for name in table if "paper" in name] and len(table) == len(RESULT_ROWS)
+    for table in (tables.headline(queries(LEVELS), with_paper=False),
+                  tables.ranks(queries(LEVELS), with_paper=False)):
+        assert not [name for name in table if "paper" in name] and len(table) == len(RESULT_ROWS)
 
 
 def test_compared_models_against_the_baseline_and_best_against_the_papers():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reidlib.data.batches import IdentitySampler, ShuffleSampler
-from reidlib.training.build import build_sampler, build_schedule, compiled
+from reidlib.training.build import build_sampler, build_schedule, compiled, plain_attention
 from reidlib.training.optimisers import constant, make_optimiser
 
 
@@ -71,3 +71,20 @@ def test_an_unknown_schedule_is_refused(make_model):
     model = make_model()
     with pytest.raises(ValueError, match="unknown schedule 'blockwize' .*'blockwise'"):
         build_schedule("blockwize", model, make_optimiser(model, 1.0, 1.0, 0.0), 3)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_plain_attention_gives_the_same_values_and_is_put_back(make_model, make_images, stops):
+    model, images = make_model().eval(), make_images(2)
+    attention = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    assert attention and all(module.fused_attn for module in attention)
+    fused = model(images).logits
+    try:
+        with plain_attention(model):
+            assert not any(module.fused_attn for module in attention)
+            torch.testing.assert_close(model(images).logits, fused, atol=1e-5, rtol=1e-4)
+            if stops:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert stops
+    assert all(module.fused_attn for module in attention)
