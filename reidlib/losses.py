@@ -149,28 +149,30 @@ class ReidLoss:
         am_scale: AM-Softmax scale.
         triplet_margin: margin of the batch-hard triplet on the embedding; None leaves it out.
         smoothing: label smoothing of the identity term.
+        part_mean: the identity term is the mean over parts, so that it and the triplet term, of
+            raw features, are about as large (He et al. 2021 weigh theirs 1 : 1); else their sum.
     """
 
     def __init__(self, am_margin: float | None = None, am_scale: float = 30.0,
-                 triplet_margin: float | None = None, smoothing: float = 0.0):
+                 triplet_margin: float | None = None, smoothing: float = 0.0,
+                 part_mean: bool = False):
         self.am_margin, self.am_scale, self.triplet_margin = am_margin, am_scale, triplet_margin
-        self.smoothing = smoothing
+        self.smoothing, self.part_mean = smoothing, part_mean
 
     def __call__(self, logits: Float[Tensor, "batch parts identities"],
                  emb: Float[Tensor, "batch dim"], ids: Int[Tensor, "batch"]
                  ) -> dict[str, Float[Tensor, ""]]:
         """Named terms; the loss is their sum (the paper adds them unweighted)."""
-        if self.am_margin is None:
-            terms = {"identity": part_cross_entropy(logits, ids, self.smoothing)}
-        else:
-            terms = {"identity": part_am_softmax(logits, ids, self.am_margin, self.am_scale,
-                                                 self.smoothing)}
-        return terms | self._triplet(emb, ids)
+        identity = (part_cross_entropy(logits, ids, self.smoothing) if self.am_margin is None else
+                    part_am_softmax(logits, ids, self.am_margin, self.am_scale, self.smoothing))
+        return self._terms(identity, logits.shape[1], emb, ids)
 
-    def _triplet(self, emb: Tensor, ids: Tensor) -> dict[str, Tensor]:
-        if self.triplet_margin is None:
-            return {}
-        return {"triplet": batch_hard_triplet(emb, ids, self.triplet_margin)}
+    def _terms(self, identity: Tensor, n_parts: int, emb: Tensor, ids: Tensor
+               ) -> dict[str, Tensor]:
+        terms = {"identity": identity / n_parts if self.part_mean else identity}
+        if self.triplet_margin is not None:
+            terms["triplet"] = batch_hard_triplet(emb, ids, self.triplet_margin)
+        return terms
 
 
 class AngularLoss(ReidLoss):
@@ -178,12 +180,12 @@ class AngularLoss(ReidLoss):
 
     Args:
         margin: the m of psi, see ``part_angular_softmax``.
-        triplet_margin, smoothing: as of ``ReidLoss``.
+        triplet_margin, smoothing, part_mean: as of ``ReidLoss``.
     """
 
     def __init__(self, margin: int = 2, triplet_margin: float | None = None,
-                 smoothing: float = 0.0):
-        super().__init__(triplet_margin=triplet_margin, smoothing=smoothing)
+                 smoothing: float = 0.0, part_mean: bool = False):
+        super().__init__(triplet_margin=triplet_margin, smoothing=smoothing, part_mean=part_mean)
         self.margin = margin
         self.share = 0.0
 
@@ -198,8 +200,9 @@ class AngularLoss(ReidLoss):
                  emb: Float[Tensor, "batch dim"], norms: Float[Tensor, "batch parts scaled"],
                  ids: Int[Tensor, "batch"]) -> dict[str, Float[Tensor, ""]]:
         """Named terms; the loss is their sum."""
-        return {"identity": part_angular_softmax(cosines, norms, ids, self.margin, self.share,
-                                                 self.smoothing)} | self._triplet(emb, ids)
+        identity = part_angular_softmax(cosines, norms, ids, self.margin, self.share,
+                                        self.smoothing)
+        return self._terms(identity, cosines.shape[1], emb, ids)
 
 
 class AddedTerm:

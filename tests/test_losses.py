@@ -161,6 +161,16 @@ def test_reid_loss_names_its_terms():
     assert not np.isclose(plain["identity"].item(), full["identity"].item())
 
 
+def test_the_identity_term_may_be_the_mean_over_parts():
+    logits, emb, ids = torch.rand(4, 2, 3), torch.randn(4, 5), torch.tensor([0, 0, 1, 1])
+    for options in ({}, {"am_margin": 0.2, "triplet_margin": 0.1, "smoothing": 0.1}):
+        summed, mean = (ReidLoss(**options, part_mean=on)(logits, emb, ids) for on in (False, True))
+        assert mean == {**summed, "identity": summed["identity"] / 2}
+    summed, mean = (AngularLoss(part_mean=on)(logits, emb, logits[..., :1], ids)
+                    for on in (False, True))
+    assert mean["identity"] == summed["identity"] / 2
+
+
 @pytest.mark.parametrize("loss", [part_cross_entropy, part_am_softmax])
 def test_label_smoothing_spreads_its_share_over_all_identities(loss):
     """Against the definition: (1 - e) times the plain loss, e times the mean over identities."""

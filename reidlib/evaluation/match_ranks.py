@@ -37,8 +37,8 @@ class Matches:
     same_camera: np.ndarray  # (pair,) bool
     copy: np.ndarray         # (pair,) bool, byte-identical to the query
     wrong: np.ndarray        # (pair, 2, 2) by junk or not, byte-identical to the query or not
-    drawn: np.ndarray        # (pair, draw) bool, the image is in that drawn gallery
-    drawn_wrong: np.ndarray  # (pair, draw) wrong images of that drawn gallery, without junk
+    drawn: np.ndarray        # (pair, draw) bool, it is the match in that drawn gallery
+    drawn_wrong: np.ndarray  # (pair, 2, draw) wrong images in it: of any, of other cameras
     n_query: int
 
     def ranks(self, protocol: Protocol, draw: int | None = None
@@ -49,7 +49,8 @@ class Matches:
             kinds = protocol.keeps(False, False, [[False], [True]], [[False, True]])
             wrong = self.wrong[:, kinds].sum(1)
         else:
-            keep, wrong = keep & self.drawn[:, draw], self.drawn_wrong[:, draw].astype(np.int64)
+            keep = keep & self.drawn[:, draw]
+            wrong = self.drawn_wrong[:, int(protocol.other_camera), draw].astype(np.int64)
         wrong = wrong[keep]
         counts = np.bincount(self.query[keep], minlength=self.n_query)
         scored = np.flatnonzero(counts)
@@ -107,31 +108,52 @@ def find_matches(query: Embeddings, gallery: Embeddings, similarity: Similarity,
     """Rank all matches of all queries, in the full gallery and in ``n_draws`` drawn ones."""
     ids, cams, content = (_codes(getattr(query, name), getattr(gallery, name))
                           for name in ("ids", "cams", "sha256"))
-    plan = _Plan(*ids, *_same_person(*ids), _wrong_copies(ids, content),
-                 np.flatnonzero(gallery.ids == JUNK_ID), draw_galleries(gallery, n_draws))
+    junk = gallery.ids == JUNK_ID
+    plan = _Plan(*ids, cams[0], *_same_person(*ids), _wrong_copies(ids, content),
+                 np.flatnonzero(junk), draw_galleries(ids[1], cams[1], junk, n_draws))
     n, step = len(query.ids), max(1, ENTRIES // len(gallery.ids))
     blocks = [slice(i, min(i + step, n)) for i in range(0, n, step)]
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(N_THREADS) as pool:
         done = list(pool.map(lambda rows: _rank_block(similarity(rows), rows, plan), blocks))
     column, wrong, in_drawn = (np.concatenate(part) for part in zip(*done, strict=True))
     return Matches(plan.row, cams[0][plan.row] == cams[1][column],
-                   content[0][plan.row] == content[1][column], wrong, plan.drawn[column], in_drawn,
-                   n)
+                   content[0][plan.row] == content[1][column], wrong,
+                   plan.galleries.of_other_cameras(column, cams[0][plan.row]), in_drawn, n)
 
 
-def draw_galleries(gallery: Embeddings, n_draws: int) -> np.ndarray:
-    """(image, draw) bool: one random image per identity and camera in each draw, never junk.
+@dataclass(frozen=True)
+class DrawnGalleries:
+    """One random image of each identity, many times over; junk is never drawn."""
 
-    A draw's number is its seed.
+    cams: np.ndarray     # (image,) integers
+    drawn: np.ndarray    # (image, draw) bool
+    instead: np.ndarray  # (image, draw) the camera of the drawn one, for which it is drawn; or -1
+
+    def of_other_cameras(self, images: np.ndarray, camera: np.ndarray | np.integer) -> np.ndarray:
+        """(image, draw) bool: is it drawn where only cameras other than ``camera`` count?"""
+        camera = np.asarray(camera)[..., None]
+        return (self.drawn[images] & (self.cams[images, None] != camera)
+                | (self.instead[images] == camera))
+
+
+def draw_galleries(ids: np.ndarray, cams: np.ndarray, junk: np.ndarray, n_draws: int
+                   ) -> DrawnGalleries:
+    """``ids``, ``cams``: integers of each image; a draw's number is its seed.
+
+    In random order the first image of an identity is drawn, and where that one's camera does not
+    count the first of another camera is. Either is as likely as any other that counts.
     """
-    drawn = np.zeros((len(gallery.ids), n_draws), bool)
-    group = pd.DataFrame({"id": gallery.ids, "cam": gallery.cams}).groupby(["id", "cam"]).ngroup()
-    group = group.to_numpy()
+    _, ids = np.unique(ids, return_inverse=True)
+    drawn, instead = np.zeros((len(ids), n_draws), bool), np.full((len(ids), n_draws), -1, np.int32)
     for draw in range(n_draws):
-        shuffled = np.random.default_rng(draw).permutation(len(group))
-        _, first = np.unique(group[shuffled], return_index=True)
-        drawn[shuffled[first], draw] = True
-    return drawn & (gallery.ids != JUNK_ID)[:, None]
+        shuffled = np.random.default_rng(draw).permutation(len(ids))
+        first = shuffled[np.unique(ids[shuffled], return_index=True)[1]]
+        camera = cams[first][ids]  # of the drawn image, for each image of the identity
+        others = shuffled[cams[shuffled] != camera[shuffled]]
+        second = others[np.unique(ids[others], return_index=True)[1]]
+        drawn[first, draw], instead[second, draw] = True, camera[second]
+    drawn[junk], instead[junk] = False, -1
+    return DrawnGalleries(cams, drawn, instead)
 
 
 @dataclass(frozen=True)
@@ -140,12 +162,13 @@ class _Plan:
 
     query_ids: np.ndarray      # integers
     gallery_ids: np.ndarray
+    query_cams: np.ndarray
     row: np.ndarray            # (pair,) query
     column: np.ndarray         # (pair,) gallery image of the same person
     bounds: np.ndarray
     wrong_copies: dict[int, np.ndarray]  # query -> gallery columns
     junk: np.ndarray           # gallery columns
-    drawn: np.ndarray          # (gallery, draw) bool
+    galleries: DrawnGalleries
 
 
 def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,16 +227,18 @@ def _rank_block(similarity, rows: slice, plan: _Plan) -> tuple[np.ndarray, ...]:
 
 def _count_drawn(similarity, value: np.ndarray, bounds: np.ndarray, rows: slice,
                  plan: _Plan) -> np.ndarray:
-    """(pair, draw): wrong images of each drawn gallery that are at least as similar.
+    """(pair, 2, draw): wrong images of each drawn gallery that are at least as similar.
 
-    Only what is at least as similar as a query's farthest match is looked at.
+    Of any camera, and of others than the query's. Only what is at least as similar as a query's
+    farthest match is looked at.
     """
-    counts = np.zeros((len(value), plan.drawn.shape[1]), np.int32)
+    galleries = plan.galleries
+    counts = np.zeros((len(value), 2, galleries.drawn.shape[1]), np.int32)
     if not counts.size:
         return counts
-    drawn = plan.drawn.view(np.uint8)
-    for line, person, a, b in zip(to_numpy(similarity), plan.query_ids[rows], bounds[:-1].tolist(),
-                                  bounds[1:].tolist(), strict=True):
+    for line, person, camera, a, b in zip(
+            to_numpy(similarity), plan.query_ids[rows], plan.query_cams[rows], bounds[:-1].tolist(),
+            bounds[1:].tolist(), strict=True):
         if a == b:
             continue
         near = np.flatnonzero(line >= value[b - 1])
@@ -222,8 +247,9 @@ def _count_drawn(similarity, value: np.ndarray, bounds: np.ndarray, rows: slice,
         n = len(near) - np.searchsorted(line[near][::-1], value[a:b])
         ends, place = np.unique(n[n > 0], return_inverse=True)
         if len(ends):
-            between = np.add.reduceat(drawn.take(near[:ends[-1]], axis=0), [0, *ends[:-1]],
-                                      dtype=np.int32)
+            near = near[:ends[-1]]
+            drawn = np.stack([galleries.drawn[near], galleries.of_other_cameras(near, camera)], 1)
+            between = np.add.reduceat(drawn.view(np.uint8), [0, *ends[:-1]], dtype=np.int32)
             counts[a:b][n > 0] = between.cumsum(axis=0, dtype=np.int32)[place]
     return counts
 

@@ -18,7 +18,8 @@ class Protocol:
     depth: int | None          # look at this many nearest only
     rule: str                  # see metrics.average_precision
     source: str
-    draws: int | None = None   # one random gallery image per identity and camera, so many times
+    draws: int | None = None   # one random gallery image of each identity, so many times
+    other_camera: bool = False  # these are from other cameras than the query's
     every_image: bool = False  # each image of query and gallery is a query against all the others
 
     def __post_init__(self):
@@ -51,7 +52,9 @@ PROTOCOLS = {p.name: p for p in (
     Protocol("market-matlab", True, True, False, None, "trapezoid",
              "the original Market-1501 script"),
     Protocol("single-shot", True, True, False, None, "rectangle",
-             "CUHK03's single-gallery-shot rule", draws=100),
+             "CUHK03's rule as torchreid draws it", draws=100),
+    Protocol("single-shot-2014", True, True, False, None, "rectangle",
+             "CUHK03's first rule (Li et al. 2014)", draws=100, other_camera=True),
 )}
 PAPER_PROTOCOL = "lat-top10"
 SHOWN = ("standard", PAPER_PROTOCOL)  # always side by side

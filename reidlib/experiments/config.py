@@ -41,6 +41,7 @@ class TrainConfig:
     y_pooling: Switch = False              # Eq. 2
     local_weight: NotNegative = 8.0        # lambda of Eq. 1
     feature: Literal["mixed", "local", "neck"] = "mixed"  # retrieval: Eq. 1, public code, or neck
+    dropout: Annotated[NotNegative, Field(lt=1)] = 0.5  # in the classifiers of the parts
     side_information: Switch = False       # TransReID: cameras are an input
     # loss; None switches a part off
     am_margin: Number | None = None        # AM-Softmax instead of cross-entropy
@@ -48,6 +49,8 @@ class TrainConfig:
     angular: Literal["a-softmax", "l-softmax"] | None = None  # that instead of cross-entropy
     angular_margin: Size = 2               # their m
     triplet_margin: Number | None = None
+    triplet_on: Literal["unit", "raw"] = "unit"  # the embedding, or before it has unit length
+    part_mean: Switch = False              # identity term: mean over parts; else their sum
     loss: Annotated[OwnLoss | None, BeforeValidator(with_source)] = None  # one more term, a user's
     # optimisation: Adam, or SGD where there is a momentum
     momentum: Annotated[NotNegative, Field(lt=1)] | None = None
@@ -61,6 +64,7 @@ class TrainConfig:
     schedule: Literal["blockwise", "end-to-end"] = "blockwise"
     release_every: Size = 2                # blockwise: epochs until one more block is released
     lr_decay: Annotated[Positive, Field(le=1)] = 0.8  # blockwise: factor at every release
+    release: Literal["paper", "public-code"] = "paper"  # blockwise: which blocks train when
     # options that the paper does without
     warmup_epochs: NotNegative | None = None  # linear warm-up over so many epochs, then cosine to 0
     layer_decay: Annotated[Positive, Field(le=1)] = 1.0  # factor of the rate, block to block below
@@ -142,7 +146,8 @@ class TrainConfig:
 
 
 # model -> the parameters that only it has
-OWN = {"la-transformer": ("y_pooling", "local_weight", "feature", "am_margin", "am_scale",
-                          "angular", "angular_margin", "triplet_margin", "label_smoothing"),
+OWN = {"la-transformer": ("y_pooling", "local_weight", "feature", "dropout", "am_margin",
+                          "am_scale", "angular", "angular_margin", "triplet_margin", "triplet_on",
+                          "part_mean", "label_smoothing"),
        "transreid": ("side_information",), "deep-cosine": ("scale_lr",)}
 FIELDS = {f.name: f for f in fields(TrainConfig)}

@@ -52,7 +52,8 @@ def describe_model(config: TrainConfig, people: pd.DataFrame) -> dict:
     head = {"n_identities": people["id"].nunique()}
     if config.model == "la-transformer":
         head |= {"y_pooling": config.y_pooling, "local_weight": config.local_weight,
-                 "feature": config.feature, "cosine": config.am_margin is not None}
+                 "feature": config.feature, "cosine": config.am_margin is not None,
+                 "dropout": config.dropout, "raw": config.triplet_on == "raw"}
     if config.angular is not None:
         head["angular"] = config.angular
     if config.side_information:
@@ -79,10 +80,11 @@ def with_own_term(loss: Callable[..., dict[str, Tensor]], config: TrainConfig
 def model_loss(config: TrainConfig) -> Callable[..., dict[str, Tensor]]:
     """``build_loss`` without the user's term."""
     if config.angular is not None:
-        return AngularLoss(config.angular_margin, config.triplet_margin, config.label_smoothing)
+        return AngularLoss(config.angular_margin, config.triplet_margin, config.label_smoothing,
+                           config.part_mean)
     if config.model == "la-transformer":
         return ReidLoss(config.am_margin, config.am_scale, config.triplet_margin,
-                        config.label_smoothing)
+                        config.label_smoothing, config.part_mean)
     return {"transreid": losses.transreid_loss, "aligned-reid": losses.aligned_reid_loss,
             "deep-cosine": losses.cosine_softmax_loss}[config.model]
 
@@ -142,7 +144,7 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
         validate = validation(images[torch.from_numpy(held_out)], people[held_out])
     schedule = build_schedule(config.schedule, model, optimiser, config.epochs,
                               release_every=config.release_every, lr_decay=config.lr_decay,
-                              warmup_epochs=config.warmup_epochs)
+                              warmup_epochs=config.warmup_epochs, release=config.release)
     loss = model_loss(config)
     if isinstance(loss, AngularLoss):
         schedule = with_progress(schedule, config.epochs, loss.anneal)

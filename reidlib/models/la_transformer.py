@@ -19,7 +19,7 @@ class ReidOutput(NamedTuple):
     """What training needs of one batch, that of all processes where there are several."""
 
     logits: Float[Tensor, "batch parts identities"]  # cosines where the classifiers are cosine
-    embedding: Float[Tensor, "batch dim"]             # unit length; what retrieval compares
+    embedding: Float[Tensor, "batch dim"]             # what retrieval compares, unless it is raw
 
 
 class AngularOutput(NamedTuple):
@@ -99,11 +99,16 @@ class LATransformer(ReidModel):
     (``"local"``, as the public test code does, so that lambda acts in training alone), or what the
     classifiers make of the mixtures (``"neck"``: after their batch normalisation, as Luo et al.
     2019, arXiv:1903.07071, compare features).
+
+    ``dropout``: of what the classifiers see. Before a cosine it turns the feature: one half leaves
+    an angle whose cosine is 0.71 on average. ``raw``: losses that compare images get the embedding
+    before its parts have unit length; retrieval does not.
     """
 
     def __init__(self, backbone: nn.Module, n_identities: int, *, y_pooling: bool = False,
                  local_weight: float = 8.0, feature: str = "mixed", cosine: bool = False,
-                 angular: str | None = None, gather: Gather = own_rows):
+                 angular: str | None = None, dropout: float = 0.5, raw: bool = False,
+                 gather: Gather = own_rows):
         super().__init__(*input_of(backbone), gather)
         check_choice("feature", feature, ("mixed", "local", "neck"))
         if angular is not None:
@@ -113,8 +118,10 @@ class LATransformer(ReidModel):
         self.y_pooling = y_pooling
         self.local_weight = local_weight
         self.feature = feature
+        self.raw = raw
         self.classifiers = PartClassifiers(self.grid[0], backbone.num_features, n_identities,
-                                           cosine or angular is not None, angular=angular)
+                                           cosine or angular is not None, dropout=dropout,
+                                           angular=angular)
 
     def tokens(self, images: UInt8[Tensor, "batch 3 height width"]
                ) -> Float[Tensor, "batch token dim"]:
@@ -146,12 +153,17 @@ class LATransformer(ReidModel):
         features = {"local": local, "mixed": mixed, "neck": neck}[self.feature]
         if self.classifiers.angular is not None:
             cosines, norms = self.classifiers.with_norms(neck)
-            return AngularOutput(cosines, self._embedding(features), norms)
-        return ReidOutput(self.classifiers(neck), self._embedding(features))
+            return AngularOutput(cosines, self._compared(features), norms)
+        return ReidOutput(self.classifiers(neck), self._compared(features))
 
     def embed(self, images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Unit-length retrieval features, ``parts`` times the width of a part."""
         return self._embedding(self.features(self.tokens(images)))
+
+    def _compared(self, features: Tensor) -> Tensor:
+        """What losses that compare images get; raw, it is about as long as one part."""
+        return (features.flatten(1) / self.grid[0] ** 0.5 if self.raw else
+                self._embedding(features))
 
     def _embedding(self, features: Tensor) -> Tensor:
         return normalize(features, dim=2).flatten(1) / self.grid[0] ** 0.5

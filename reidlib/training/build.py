@@ -24,11 +24,16 @@ def build_sampler(ids: Int[Tensor, "image"], batch_size: int, images_per_identit
 
 def build_schedule(name: str, model: nn.Module, optimiser: torch.optim.Optimizer, epochs: int, *,
                    release_every: int = 2, lr_decay: float = 0.8,
-                   warmup_epochs: float | None = None) -> optimisers.Schedule:
-    """``blockwise`` (the paper's), or ``end-to-end``: constant rates, or warm-up and cosine."""
+                   warmup_epochs: float | None = None, release: str = "paper"
+                   ) -> optimisers.Schedule:
+    """``blockwise`` (the paper's), or ``end-to-end``: constant rates, or warm-up and cosine.
+
+    ``release``: of the blocks, as the paper says it or as the public code does it.
+    """
     check_choice("schedule", name, ("blockwise", "end-to-end"))
     if name == "blockwise":
-        return optimisers.blockwise(model, optimiser, release_every, lr_decay)
+        return optimisers.blockwise(model, optimiser, release_every, lr_decay,
+                                    public=release == "public-code")
     if warmup_epochs is not None and epochs:
         return optimisers.warmup_cosine(optimiser, epochs, warmup_epochs)
     return optimisers.constant

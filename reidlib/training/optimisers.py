@@ -57,15 +57,15 @@ def _layers(backbone: nn.Module, lr: float, weight_decay: float, layer_decay: fl
             for i, layer in enumerate(layers)]
 
 
-def set_trainable_blocks(model: nn.Module, n: int) -> None:
+def set_trainable_blocks(model: nn.Module, n: int, embeddings: bool = False) -> None:
     """Train the heads and the last ``n`` transformer blocks; freeze the rest of the backbone.
 
     The patch, class-token and position embeddings come before the first block and are released
-    with it; the final norm comes after the last and is never frozen. No graph is built through
-    what is frozen: it costs its forward pass alone.
+    with it, or, with ``embeddings``, are always trained; the final norm comes after the last and is
+    never frozen. No graph is built through what is frozen: it costs its forward pass alone.
     """
     backbone = model.backbone
-    backbone.requires_grad_(n >= len(backbone.blocks))
+    backbone.requires_grad_(embeddings or n >= len(backbone.blocks))
     for i, block in enumerate(backbone.blocks):
         block.requires_grad_(i >= len(backbone.blocks) - n)
     backbone.norm.requires_grad_(True)
@@ -85,13 +85,17 @@ def with_progress(schedule: Schedule, epochs: int, tell: Callable[[float], None]
 
 
 def blockwise(model: nn.Module, optimiser: torch.optim.Optimizer, every: int = 2,
-              decay: float = 0.8) -> Schedule:
-    """The paper's schedule: every ``every`` epochs one more block, rates times ``decay``."""
+              decay: float = 0.8, public: bool = False) -> Schedule:
+    """The paper's schedule: every ``every`` epochs one more block, rates times ``decay``.
+
+    ``public``: as LA-Transformer's public code does it: the embeddings are never frozen, and the
+    training starts after the first release, with two blocks.
+    """
     first = [group["lr"] for group in optimiser.param_groups]
 
     def schedule(epochs_done: float) -> None:
-        released = int(epochs_done) // every
-        set_trainable_blocks(model, released)
+        released = int(epochs_done) // every + public
+        set_trainable_blocks(model, released + public, embeddings=public)
         for group, lr in zip(optimiser.param_groups, first, strict=True):
             group["lr"] = lr * decay ** released
 

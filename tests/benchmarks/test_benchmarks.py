@@ -30,7 +30,7 @@ from tests.benchmarks.reranking import dense_rerank
 from tests.benchmarks.workload import Step
 
 MODULES = {"evaluation": ["floor", "reidlib standard", "reidlib all 5 protocols",
-                          "reidlib all 6 protocols", "numpy", "torchmetrics",
+                          "reidlib all 7 protocols", "numpy", "torchmetrics",
                           "pytorch-metric-learning"],
            "reranking": ["floor", "reidlib rerank", "floor", "reidlib rerank", "numpy"],
            "training": ["floor matrix", "floor bare", "reidlib training", "reidlib blockwise",

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.spatial.distance import cdist
@@ -87,12 +88,18 @@ def test_the_callers_similarities_stay_as_they_are(convert):
     assert matrix.tolist() == before and (gallery.ids == "-1").any()
 
 
-def test_a_drawn_gallery_has_one_image_of_each_person_and_camera_and_no_junk():
+def test_a_drawn_gallery_has_one_image_of_each_person_and_no_junk():
+    """Of any camera, and of another one than a query's; by chance each image that counts."""
     _, gallery = random_pair(0)
-    drawn = draw_galleries(gallery, 50)
-    pairs = {pair for pair in zip(gallery.ids, gallery.cams, strict=True) if pair[0] != "-1"}
-    for draw in drawn.T:
-        chosen = gallery.take(np.flatnonzero(draw))
-        assert sorted(zip(chosen.ids, chosen.cams, strict=True)) == sorted(pairs)
-    assert (drawn[gallery.ids != "-1"].any(axis=1)).all()  # by chance each image
-    np.testing.assert_array_equal(drawn[:, :3], draw_galleries(gallery, 3))
+    ids, cams = (pd.factorize(values)[0] for values in (gallery.ids, gallery.cams))
+    junk = gallery.ids == "-1"
+    found, images = draw_galleries(ids, cams, junk, 60), np.arange(len(ids))
+    for camera in (None, *set(cams)):
+        shown = found.drawn if camera is None else found.of_other_cameras(images, camera)
+        counts = ~junk & (cams != camera)
+        for draw in shown.T:
+            assert sorted(ids[draw]) == sorted(set(ids[counts])) and counts[draw].all()
+        assert shown[counts].any(axis=1).all()
+    again = draw_galleries(ids, cams, junk, 3)
+    np.testing.assert_array_equal(found.drawn[:, :3], again.drawn)
+    np.testing.assert_array_equal(found.instead[:, :3], again.instead)

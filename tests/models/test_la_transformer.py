@@ -89,6 +89,33 @@ def test_embedding_is_the_normalised_parts_side_by_side(make_model, make_images,
     torch.testing.assert_close(model(make_images(2)).embedding, want, rtol=1e-4, atol=1e-5)
 
 
+def test_raw_features_are_compared_before_they_have_unit_length(make_model, make_images):
+    model, unit = make_model(raw=True).eval(), make_model().eval()
+    unit.load_state_dict(model.state_dict())
+    images = make_images(2)
+    parts = model.features(model.tokens(images))
+    raw = model(images).embedding
+    assert raw.pow(2).sum(1).tolist() == pytest.approx(parts.pow(2).sum(2).mean(1).tolist())
+    torch.testing.assert_close(nn.functional.normalize(raw.view_as(parts), dim=2),
+                               nn.functional.normalize(parts, dim=2))
+    assert torch.equal(model.embed(images), unit.embed(images))
+    assert torch.equal(unit(images).embedding, unit.embed(images))
+
+
+def test_dropout_turns_the_feature_of_a_cosine_by_45_degrees():
+    """cos(dropout(h), h) = |kept| / |h|, the root of a half on average."""
+    neck = torch.randn(64, 3, 256)
+    for dropout, expected in ((0.5, 0.5 ** 0.5), (0.0, 1.0)):
+        heads = PartClassifiers(3, 6, 4, cosine=True, dropout=dropout)
+        cosines = torch.cosine_similarity(heads._dropped(neck), neck, dim=2)
+        assert cosines.mean().item() == pytest.approx(expected, abs=0.01)
+
+
+def test_the_classifiers_have_the_models_dropout(make_model):
+    assert [make_model(**given).classifiers.dropout.p for given in ({}, {"dropout": 0.1})] == [
+        0.5, 0.1]
+
+
 @pytest.mark.parametrize("cosine", [False, True])
 def test_part_classifiers_equal_separate_heads(cosine):
     """Each part through torch's own Linear -> BatchNorm -> Dropout -> Linear, in training mode."""

@@ -53,6 +53,21 @@ def test_blockwise_releases_one_block_and_lowers_the_rate_every_second_epoch(mak
     assert [s[1] for s in seen] == [s[2] for s in seen]
 
 
+def test_the_public_code_starts_with_two_blocks_and_trains_the_embeddings(make_model):
+    """Its `unfreeze_blocks(1)` frees blocks[11 - 1:], and the first call is in epoch 0."""
+    model = make_model(4)
+    optimiser = make_optimiser(model, 1.0, 1.0, 0.0)
+    schedule, seen = blockwise(model, optimiser, every=2, decay=0.8, public=True), []
+    for epoch in range(4):
+        schedule(epoch + 0.5)
+        released = sum(b.norm1.weight.requires_grad for b in model.backbone.blocks)
+        seen.append((released, optimiser.param_groups[0]["lr"]))
+        assert model.backbone.patch_embed.proj.weight.requires_grad
+        assert model.backbone.pos_embed.requires_grad and model.backbone.cls_token.requires_grad
+    assert [n for n, _ in seen] == [min(n, len(model.backbone.blocks)) for n in (2, 2, 3, 3)]
+    assert [rate for _, rate in seen] == pytest.approx([0.8, 0.8, 0.64, 0.64])
+
+
 def test_backbone_and_heads_have_their_own_rates(make_model):
     model = make_model(4)
     heads, backbone = make_optimiser(model, 0.1, 0.2, 0.3).param_groups
