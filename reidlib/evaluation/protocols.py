@@ -38,6 +38,7 @@ class Protocol:
         return ~(dropped | np.logical_and(own_camera, self.drop_same_camera))
 
 
+# a name never gets other rules: runs that were scored under it would say something else then
 PROTOCOLS = {p.name: p for p in (
     Protocol("standard", True, True, False, None, "rectangle",
              "Market-1501 as torchreid and TransReID score it"),
@@ -51,7 +52,7 @@ PROTOCOLS = {p.name: p for p in (
              "all-gallery without byte-identical copies of the query"),
     Protocol("market-matlab", True, True, False, None, "trapezoid",
              "the original Market-1501 script"),
-    Protocol("single-shot", True, True, False, None, "rectangle",
+    Protocol("single-shot-torchreid", True, True, False, None, "rectangle",
              "CUHK03's rule as torchreid draws it", draws=100),
     Protocol("single-shot-2014", True, True, False, None, "rectangle",
              "CUHK03's first rule (Li et al. 2014)", draws=100, other_camera=True),

@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from reidlib.evaluation.metrics import VALUES
+from reidlib.evaluation.protocols import PROTOCOLS
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import NOTEBOOKS, RESULT_ROWS, ResultRow
 from reidlib.experiments.study import Study
@@ -182,8 +183,11 @@ def read_tables(records: Sequence[dict], name: str) -> pd.DataFrame:
 def by_row(table: pd.DataFrame, rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.DataFrame:
     """Pick each results row's preset, flip and re-ranking out of a long table; adds ``row``.
 
-    A row whose preset the table does not have is left out.
+    A row whose preset the table does not have is left out, as is a protocol that is not there any
+    more.
     """
+    if "protocol" in table:
+        table = table[table["protocol"].isin(PROTOCOLS)]
     parts = [table[(table["preset"] == r.preset) & (table["flip"] == r.flip)
                    & (table["reranked"] == r.reranked)].assign(row=r.label) for r in rows]
     found = pd.concat(parts, ignore_index=True)

@@ -14,7 +14,7 @@ from reidlib.data.manifest import Dataset
 from reidlib.evaluation.aligned import aligned, embed_stripes
 from reidlib.evaluation.embeddings import Embeddings
 from reidlib.evaluation.match_ranks import RERANKING, cosine
-from reidlib.evaluation.protocols import PROTOCOLS
+from reidlib.evaluation.protocols import PROTOCOLS, Protocol
 from reidlib.evaluation.scoring import evaluate, score_similarity, true_positive_rates
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import RESULT_ROWS
@@ -29,8 +29,13 @@ RERANKED_FLIPS = tuple(dict.fromkeys(v.flip for v in RESULT_ROWS if v.reranked))
 
 
 def same_rules(record: dict) -> bool:
-    """Was this run scored by today's protocols?"""
-    return all(record.get(name) == rules for name, rules in RULES.items())
+    """Was this run scored by today's rules, as far as it has protocols of today?"""
+    try:
+        then = {rules["name"]: Protocol(**rules) for rules in record["protocols"]}
+    except (LookupError, TypeError):
+        return False
+    return (record.get("reranking") == RULES["reranking"] and not then.keys().isdisjoint(PROTOCOLS)
+            and all(PROTOCOLS.get(name, rules) == rules for name, rules in then.items()))
 
 
 @contextmanager

@@ -14,7 +14,8 @@ FACTS = list(itertools.product([False, True], repeat=4))  # person, camera, junk
 
 def counts(name, same_person, same_camera, junk, copy):
     """As the README says it."""
-    if name in ("standard", "standard-all", "market-matlab", "single-shot", "single-shot-2014"):
+    if name in ("standard", "standard-all", "market-matlab", "single-shot-torchreid",
+                "single-shot-2014"):
         return not junk and not (same_person and same_camera)
     if name == "leak-free":
         return not copy

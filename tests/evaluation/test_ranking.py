@@ -50,8 +50,8 @@ def test_bad_input(make_embeddings):
     empty = make_embeddings([], [], [])
     with pytest.raises(ValueError, match="0 query and 1 gallery"):
         rank_gallery(empty, one)
-    with pytest.raises(ValueError, match="'single-shot' scores 100 drawn galleries and has no one"):
-        rank_gallery(one, one, "single-shot")
+    with pytest.raises(ValueError, match="torchreid' scores 100 drawn galleries and has no one"):
+        rank_gallery(one, one, "single-shot-torchreid")
     wide = Embeddings(np.ones((1, 3), np.float32), np.ones((1, 3), np.float32),
                       *[np.array(["1"])] * 4)
     with pytest.raises(ValueError, match="expected .image, dim. of one width"):

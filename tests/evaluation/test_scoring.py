@@ -165,8 +165,8 @@ def test_evaluate_covers_every_protocol_and_flip():
 
 def test_a_protocol_alone_is_scored_as_among_all():
     pair = random_pair(1)
-    scores, _, curves = evaluate(*pair, protocols=("single-shot",), reranked_flips=())
-    among = evaluate(*pair)[0].query("protocol == 'single-shot' and not reranked")
+    scores, _, curves = evaluate(*pair, protocols=("single-shot-torchreid",), reranked_flips=())
+    among = evaluate(*pair)[0].query("protocol == 'single-shot-torchreid' and not reranked")
     assert scores["mAP"].tolist() == among["mAP"].tolist() and curves.empty
 
 
@@ -256,7 +256,7 @@ def every_single_shot(query, gallery, q, other_camera):
     return np.mean(1 / np.array(places)), np.mean(np.array(places) == 1)
 
 
-@pytest.mark.parametrize("protocol", ["single-shot", "single-shot-2014"])
+@pytest.mark.parametrize("protocol", ["single-shot-torchreid", "single-shot-2014"])
 @pytest.mark.parametrize("seed", range(2))
 def test_single_shot_is_the_mean_of_all_galleries_that_can_be_drawn(seed, protocol, monkeypatch):
     query, gallery = random_pair(seed, n_gallery=20)

@@ -86,7 +86,7 @@ def test_without_content_leak_free_is_left_out_and_says_why(save):
 def test_what_has_no_match_is_left_out_and_the_rest_is_scored(save):
     scored, _ = score_file(save(cams=np.ones(N, int)), reranked=False)
     assert {*scored.left_out} == {"leak-free", "standard", "standard-all", "market-matlab",
-                                  "single-shot", "single-shot-2014"}
+                                  "single-shot-torchreid", "single-shot-2014"}
     assert "no query has a valid match" in scored.left_out["standard"]
     assert {*scored.queries["protocol"]} == {"lat-top10", "all-gallery"}
     with pytest.raises(ValueError, match="a.npz: no protocol can be scored. leak-free: .*; "

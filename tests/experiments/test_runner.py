@@ -19,7 +19,7 @@ from reidlib.experiments import runner, train
 from reidlib.experiments.prepare import prepare_study
 from reidlib.experiments.records import read_tables
 from reidlib.experiments.runner import Experiment
-from reidlib.experiments.scores import RERANKED_FLIPS
+from reidlib.experiments.scores import RERANKED_FLIPS, same_rules
 from reidlib.experiments.study import write_study
 from reidlib.experiments.train import build_model
 from reidlib.models import files
@@ -269,6 +269,19 @@ def test_new_protocols_score_the_saved_embeddings_again(lab, monkeypatch):
     monkeypatch.setattr(runner, "train", None)
     after = Experiment(lab.workspace, "cpu").run("baseline", 0)
     assert after["scores"] == before["scores"] and after["cost"] == before["cost"]
+
+
+def test_a_record_counts_while_no_protocol_of_its_has_other_rules(lab):
+    """One that is gone, or a rule that there was not yet, is no other rule."""
+    record = lab.run("baseline", 0)
+    assert same_rules(record)
+    rules = [{k: v for k, v in p.items() if k != "other_camera"} for p in record["protocols"]]
+    gone = {**rules[0], "name": "single-shot", "draws": 100}
+    assert same_rules({**record, "protocols": [*rules[:3], gone]})
+    assert not same_rules({**record, "protocols": [{**rules[0], "drop_junk": False}]})
+    assert not same_rules({**record, "protocols": [gone]})
+    assert not same_rules({**record, "reranking": {}})
+    assert not same_rules({**record, "protocols": [{**rules[0], "unheard": 1}]})
 
 
 def test_notebooks_out_of_order_name_the_one_to_run(lab, tmp_path, study):

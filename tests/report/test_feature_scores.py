@@ -25,7 +25,7 @@ def scored(standard, top10, **images):
             "protocol": protocol}) for row in ("cosine", "Euclidean")]
     queries = pd.concat(tables, ignore_index=True)
     queries.loc[(queries["id"] == "7") & (queries["protocol"] == "standard"), "AP"] = float("nan")
-    return Scored(queries, {"single-shot": "no draw"}, {**IMAGES, **images})
+    return Scored(queries, {"single-shot-torchreid": "no draw"}, {**IMAGES, **images})
 
 
 def all_alike(value, people):
@@ -46,14 +46,14 @@ def test_text_has_one_aligned_line_a_protocol_and_distance():
                                 *all_alike(0.5, 29).split(), *all_alike(1.0, 29).split(),
                                 "29", "of", "30"]
     assert len({line.rindex("]") for line in lines[1:]}) == 1 and len(lines[4]) < 100
-    assert "- single-shot has no score: no draw.\n" in text
+    assert "- single-shot-torchreid has no score: no draw.\n" in text
     assert "sha256" not in text
 
 
 def test_every_protocol_that_is_shown_has_its_rules_in_a_line():
     text = render_scores("a.npz", ONE).partition("What the protocols count:")[2]
     for protocol in PROTOCOLS:
-        assert text.count(f"\n- {protocol}: ") == (protocol != "single-shot")
+        assert text.count(f"\n- {protocol}: ") == (protocol != "single-shot-torchreid")
     assert ("- standard: leaves out images of the query's person by its own camera and junk; full "
             "ranking, rectangle rule (Market-1501 as") in text
     assert "- leak-free: leaves out copies of the query; full ranking" in text
@@ -100,7 +100,7 @@ def test_csv_has_every_score_at_full_precision_and_what_was_left_out():
     assert line["difference"] == pytest.approx(0.1) == line["difference_low"]
     assert {*table["score"].dropna()} == {"mAP", "mINP", "rank1", "rank5", "rank10"}
     assert ("cosine", "lat-top10", "mINP") not in keys.index
-    assert table[table["left_out"].notna()]["protocol"].tolist() == ["single-shot"]
+    assert table[table["left_out"].notna()]["protocol"].tolist() == ["single-shot-torchreid"]
     alone = pd.read_csv(io.StringIO(render_scores("b.npz", TWO, form="csv")))
     assert alone.columns.tolist() == ["distance", "protocol", "score", "value", "low", "high",
                                       "left_out"]
