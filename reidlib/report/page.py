@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from reidlib.evaluation.protocols import PROTOCOLS
+from reidlib.evaluation.protocols import PROTOCOLS, Protocol
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.records import by_row, device_name, score_table
 from reidlib.figures.curves import score_dots
@@ -189,11 +188,11 @@ def readme_blocks(root: Path) -> dict[Path, dict[str, str]]:
     note = render(TEMPLATES / "headline_note.md.j2", FILTERS).strip()
     return {root / "README.md": {"results": read(README_STUDIES[0], "summary.md")},
             root / "reports" / "README.md": {
-                "protocols": protocol_rules([*map(asdict, PROTOCOLS.values())]).strip(),
+                "protocols": protocol_rules([*PROTOCOLS.values()]).strip(),
                 "results": "\n\n".join([*filter(None, results), note])}}
 
 
-def protocol_rules(protocols: Sequence[dict]) -> str:
+def protocol_rules(protocols: Sequence[Protocol]) -> str:
     """What each protocol counts, as a Markdown table."""
     return render(TEMPLATES / "protocols.md.j2", protocols=protocols)
 

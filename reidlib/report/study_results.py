@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from reidlib.evaluation.protocols import PAPER_PROTOCOL, PROTOCOLS, Protocol
+from reidlib.evaluation.protocols import PAPER_PROTOCOL
 from reidlib.evaluation.statistics import interval
 from reidlib.experiments.presets import (
     COMPARED,
@@ -143,12 +143,6 @@ class StudyResults:
             everyone = f"on {self.folds['id'].nunique()} people in cross-validation"
             found[everyone] = (self.folds, self.folds_alone)
         return found
-
-    @property
-    def protocols(self) -> list[Protocol]:
-        """The protocols of today under which the runs were scored."""
-        scored = set(self.queries["protocol"])
-        return [rules for name, rules in PROTOCOLS.items() if name in scored]
 
     @property
     def all_records(self) -> list[dict]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlib.evaluation.protocols import PROTOCOLS, SHOWN
+from reidlib.evaluation.protocols import PROTOCOLS, SHOWN, Protocol
 from reidlib.evaluation.statistics import COLUMNS, compare, holm, interval, verdict
 from reidlib.experiments.presets import RESULT_ROWS, ResultRow
 from reidlib.experiments.records import SCORES, by_row, device_name, read_tables
@@ -19,6 +19,12 @@ PROTOCOLS_COMPARED = ("standard", "standard-all", "lat-top10")
 def query_rows(records: Sequence[dict], rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.DataFrame:
     """The per-query scores of every results row, protocol and seed."""
     return by_row(read_tables(records, "per_query"), rows)
+
+
+def protocols(queries: pd.DataFrame) -> list[Protocol]:
+    """The protocols that a table has scores of."""
+    scored = set(queries["protocol"])
+    return [rules for name, rules in PROTOCOLS.items() if name in scored]
 
 
 def cut(queries: pd.DataFrame, row: str, protocol: str) -> pd.DataFrame:
