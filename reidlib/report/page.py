@@ -111,6 +111,7 @@ def context(results: StudyResults) -> dict[str, Any]:
         "candidates": {r["preset"]: r for r in results.candidate_records}.values(),
         "copies": results.audit.set_index("check").loc["query copies in gallery", "words"],
         "numbers": statements.numbers(results.queries),
+        "unconverged": tables.unconverged(results.records),
         "is_easy": statements.is_easy(results.queries),
         "claims": statements.claims(*sample, results.same_rate), "where": where,
         "n_people": results.queries.dropna(subset="AP")["id"].nunique(),

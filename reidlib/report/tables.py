@@ -180,6 +180,17 @@ def every_protocol(queries: pd.DataFrame) -> pd.DataFrame:
     return wide[[name for name in PROTOCOLS if name in wide]].reset_index(names="model")
 
 
+def unconverged(records: Sequence[dict], least: float = 0.9) -> pd.Series:
+    """By preset: accuracy on training images in the last epoch, mean over seeds, below ``least``.
+
+    Such a score says how fast a model learns, not how far.
+    """
+    history = read_tables(records, "history")
+    last = history[history["epoch"] == history.groupby("run")["epoch"].transform("max")]
+    found = last.groupby("preset", sort=False)["accuracy"].mean()
+    return found[found < least]
+
+
 def cost(records: Sequence[dict]) -> pd.DataFrame:
     """What each preset took: epochs, minutes of training a run, and on what."""
     rows = pd.DataFrame([{"preset": r["preset"], "epochs": r["config"]["epochs"],

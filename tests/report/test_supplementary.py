@@ -13,7 +13,7 @@ from reidlib.experiments.presets import COMPARED, PRESETS, RESULT_ROWS
 from reidlib.experiments.records import read_run, read_tables
 from reidlib.experiments.runner import Experiment
 from reidlib.experiments.study import load_study, read_study, write_study
-from reidlib.report import page, supplementary, verify
+from reidlib.report import page, supplementary, tables, verify
 from reidlib.report.study_results import KNOWN_PRESETS, StudyResults
 from reidlib.utils import paths
 from reidlib.utils.paths import Workspace
@@ -188,6 +188,18 @@ def test_pages_have_all_sections_and_figures_their_captions(ws, found):
         assert f"](figures/{name}.png)" in text and (ws.figures / f"{name}.png").is_file()
     assert "on 10 people in cross-validation" in text and "make paper STUDY=smoke" in text
     assert "48 images of 6 people" in text
+
+
+def test_a_training_that_stops_early_is_called_not_converged(found):
+    history = read_tables(found.records, "history")
+    last = history.groupby("run").tail(1).groupby("preset")["accuracy"].mean()
+    assert tables.unconverged(found.records).to_dict() == pytest.approx(last[last < 0.9].to_dict())
+    assert len(tables.unconverged(found.records, 0.0)) == 0 < (last < 0.9).sum()
+    text = pages(found)["Results"]
+    assert "**Not converged:**" in text
+    for preset, accuracy in last[last < 0.9].items():
+        assert f"{percent(accuracy)} % ({preset})" in text
+    assert "in trainings that stop before they have converged" in pages(found)["In two minutes"]
 
 
 def test_what_is_incomplete_is_left_out_and_the_page_says_so(ws, tmp_path):
