@@ -86,7 +86,7 @@ def _facts_to_read(fact) -> dict[str, str]:
 def rates_table(rates: pd.DataFrame) -> pd.DataFrame:
     """``table1.rates`` to read."""
     shown = rates[["lr", "backbone_lr", "scale_lr"]].map(lambda rate: percent(None) if pd.isna(rate)
-                                                         else f"{rate:g}")
+                                                         else f"{rate:.8f}".rstrip("0"))
     return pd.DataFrame({
         "system": rates["system"], "rate of the heads": shown["lr"],
         "of the backbone": shown["backbone_lr"], "of the scale": shown["scale_lr"],
