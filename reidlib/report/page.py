@@ -21,7 +21,7 @@ from reidlib.utils.text import percent, render, to_markdown
 
 TEMPLATES = Path(__file__).with_name("templates")
 README_STUDIES = ("pku-reid", "synthetic")  # the first is on the front page
-FILTERS = {"change": tables.change, "points": statements.points, "epochs": count_epochs,
+FILTERS = {"change": tables.change, "epochs": count_epochs,
            "steps_table": lambda steps: to_markdown(tables.steps_table(steps))}
 # candidates or a supplementary study -> files that go when it is gone
 OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("candidates", "folds", "selection",
@@ -115,7 +115,6 @@ def context(results: StudyResults) -> dict[str, Any]:
         "is_easy": statements.is_easy(results.queries),
         "claims": statements.claims(*sample, results.same_rate), "where": where,
         "n_people": results.queries.dropna(subset="AP")["id"].nunique(),
-        "n_candidates": len({r["preset"] for r in results.supplementary.get("selection", [])}),
         "distractors": results.distractors and results.distractors[0]["distractors"],
         "overview_table": _overview_table(results), "short_table": _short_table(results),
         "paper_schedule": f"{count_epochs(TrainConfig().epochs)}, "

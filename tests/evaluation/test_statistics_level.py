@@ -1,0 +1,68 @@
+"""Intervals and verdicts hold the level that they promise: simulations with 12, 74, 750 people."""
+
+import numpy as np
+import pytest
+
+from reidlib.evaluation import statistics
+from reidlib.evaluation.statistics import difference_ends, score_ends, sign_flip, verdict
+
+
+def drawn_scores(rng, n_people, n_seeds, level, shared=None):
+    """Sums of AP (person, seed) and queries a person, as models leave them: many APs are 1.
+
+    ``level``: on the logit scale. ``shared``: what a second model has in common with the first.
+    """
+    if shared is None:
+        counts = rng.integers(1, 5, n_people)
+        ids = np.repeat(np.arange(n_people), counts)
+        shared = counts, ids, 1.5 * rng.normal(size=n_people)[ids] + rng.normal(size=len(ids))
+    counts, ids, common = shared
+    logits = (level + common[:, None] + 0.4 * rng.normal(size=(n_people, n_seeds))[ids]
+              + 0.15 * rng.normal(size=n_seeds) + 0.5 * rng.normal(size=(len(ids), n_seeds)))
+    ap = 1 / (1 + np.exp(-logits))
+    sums = np.zeros((n_people, n_seeds))
+    np.add.at(sums, ids, np.where(ap > 0.9, 1.0, ap))
+    return sums, counts, shared
+
+
+@pytest.mark.parametrize("n_people, n_seeds", [(12, 3), (74, 3), (750, 3)])
+@pytest.mark.parametrize("level", [0.5, 2.5, 4.5])  # mAP of 0.58, 0.85 and 0.97
+def test_95_percent_of_the_intervals_of_a_score_hold_its_value(n_people, n_seeds, level):
+    """The value over all people and all seeds, from 2 million queries by 200 models."""
+    rng = np.random.default_rng(0)
+    sums, counts, _ = zip(*(drawn_scores(rng, 4000, 1, level) for _ in range(200)), strict=True)
+    truth = np.sum(sums) / np.sum(counts)
+    inside = []
+    for _ in range(1500):
+        sums, counts, _ = drawn_scores(rng, n_people, n_seeds, level)
+        _, low, high = score_ends(sums.mean(axis=1), counts, sums.sum(axis=0) / counts.sum())
+        inside.append(low <= truth <= high)
+    assert 0.93 <= np.mean(inside) <= 0.97
+
+
+@pytest.mark.parametrize("n_people", [12, 74, 750])
+def test_two_equal_systems_differ_in_5_percent_of_the_trials_at_most(n_people, monkeypatch):
+    """Each is trained with three seeds; over people alone many of the differences were real."""
+    monkeypatch.setattr(statistics, "DRAWS", 399)
+    rng, verdicts, alone = np.random.default_rng(7), [], []
+    for _ in range(400):
+        before, counts, shared = drawn_scores(rng, n_people, 3, 2.5)
+        after, _, _ = drawn_scores(rng, n_people, 3, 2.5, shared)
+        gain = after - before
+        value, low, high, p = difference_ends(gain.mean(axis=1), counts,
+                                              gain.sum(axis=0) / counts.sum())
+        verdicts.append(verdict(value, p) != "undecided")
+        assert verdicts[-1] <= (not low <= 0 <= high)
+        alone.append(sign_flip(gain.mean(axis=1)) <= 0.05)
+    assert np.mean(verdicts) <= 0.07
+    assert np.mean(alone) > 0.3 or n_people < 100
+
+
+def test_with_one_seed_the_interval_is_that_of_these_models(monkeypatch):
+    monkeypatch.setattr(statistics, "DRAWS", 399)
+    rng, inside = np.random.default_rng(8), []
+    for _ in range(600):
+        sums, counts, _ = drawn_scores(rng, 74, 1, 2.5)
+        other, _, _ = drawn_scores(rng, 74, 1, 2.5)
+        inside.append(difference_ends(sums[:, 0] - other[:, 0], counts)[3] > 0.05)
+    assert 0.93 <= np.mean(inside)
