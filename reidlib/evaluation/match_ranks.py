@@ -63,19 +63,44 @@ def cosine(query: Embeddings, gallery: Embeddings, flip: str = "none", reranked:
     """Cosine similarity of a block of queries to the gallery; see ``embeddings.flipped``.
 
     ``reranked``: the negated distance after k-reciprocal re-ranking instead, for which the full
-    (query, gallery) matrix is held; with fewer images than its k1, all of them are neighbours. On
-    ``device`` (CUDA) products, sorts and searches are torch's, else NumPy's, whose sort of float32
-    values is many times faster on a CPU.
+    (query, gallery) matrix is held. On ``device`` (CUDA) products, sorts and searches are torch's,
+    else NumPy's, whose sort of float32 values is many times faster on a CPU.
     """
     a, b = flipped(query, gallery, flip)
     if reranked:
-        k1, k2, weight = RERANKING
-        k1 = min(k1, len(a) + len(b) - 1)
-        distance = rerank(a, b, k1, min(k2, k1), weight)
+        distance = _reranked(a, b)
         return lambda rows: -distance[rows]
     if device is not None:
         a, b = (torch.from_numpy(features).to(device) for features in (a, b))
     return lambda rows: a[rows] @ b.T
+
+
+def reranked_alone(query: Embeddings, gallery: Embeddings, rules: Protocol, flip: str = "none"
+                   ) -> Similarity:
+    """The negated distance after re-ranking each query by itself, as if nothing else were there.
+
+    Its neighbours are images that ``rules`` keep for it: no other query, and none that is dropped
+    later. Dropped images are infinitely far. One re-ranking a query: for small galleries.
+    """
+    a, b = flipped(query, gallery, flip)
+
+    def negative_distance(rows: slice) -> np.ndarray:
+        found = np.full((len(a[rows]), len(b)), -np.inf, np.float32)
+        for row, i in zip(found, range(len(a))[rows], strict=True):
+            keep = rules.keeps(query.ids[i] == gallery.ids, query.cams[i] == gallery.cams,
+                               gallery.ids == JUNK_ID, query.sha256[i] == gallery.sha256)
+            if keep.any():
+                row[keep] = -_reranked(a[i:i + 1], b[keep])[0]
+        return found
+
+    return negative_distance
+
+
+def _reranked(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """``rerank`` by the usual parameters; with fewer images than k1, all are neighbours."""
+    k1, k2, weight = RERANKING
+    k1 = min(k1, len(query) + len(gallery) - 1)
+    return rerank(query, gallery, k1, min(k2, k1), weight)
 
 
 def euclidean(query: Embeddings, gallery: Embeddings, flip: str = "none",

@@ -27,6 +27,15 @@ class Protocol:
             raise ValueError(f"protocol {self.name!r}: drawn galleries hold no junk, and copies "
                              "cannot be dropped from them")
 
+    @property
+    def reranks(self) -> bool:
+        """Whether re-ranked galleries are scored.
+
+        Not where every image is a query: each would be its own neighbour twice. Not where only the
+        nearest few count, with the query's own camera among them: they are right already.
+        """
+        return not (self.every_image or self.depth)
+
     def keeps(self, same_person, same_camera, junk, copy):
         """Which (query, gallery image) pairs count; the one statement of the rules.
 

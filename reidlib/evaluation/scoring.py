@@ -14,6 +14,7 @@ from reidlib.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 
 RANKS = (1, 5, 10)
 CMC_LENGTH = 50
+FEW_IMAGES = 1000  # up to here each query is re-ranked by itself too, in seconds
 
 
 def score_queries(query: Embeddings, matches: Matches, protocol: str) -> pd.DataFrame:
@@ -78,16 +79,22 @@ def evaluate(query: Embeddings, gallery: Embeddings, flips: Sequence[str] = FLIP
     """Scores, per-query table and CMC curves under every protocol and flip, in long form.
 
     ``reranked_flips`` are scored once more after re-ranking, which costs seconds where the rest
-    costs tenths; not where every image is a query: each would be its own neighbour twice. No
-    CMC curve for a protocol that draws galleries.
+    costs tenths; and with few images once more under ``standard`` with each query re-ranked by
+    itself, where ``alone`` is true. No CMC curve for a protocol that
+    draws galleries.
     """
     parts = []
     for flip, reranked in [*((f, False) for f in flips), *((f, True) for f in reranked_flips)]:
-        chosen = [p for p in protocols if not (reranked and get_protocol(p).every_image)]
+        chosen = [p for p in protocols if get_protocol(p).reranks or not reranked]
         for *sides, shared in by_sides(query, gallery, chosen):
             similarity = match_ranks.cosine(*sides, flip, reranked, device)
             parts.append(score_similarity(*sides, similarity, shared,
-                                          {"flip": flip, "reranked": reranked}))
+                                          {"flip": flip, "reranked": reranked, "alone": False}))
+    if "standard" in protocols and len(query.ids) + len(gallery.ids) <= FEW_IMAGES:
+        for flip in reranked_flips:
+            similarity = match_ranks.reranked_alone(query, gallery, get_protocol("standard"), flip)
+            parts.append(score_similarity(query, gallery, similarity, ["standard"],
+                                          {"flip": flip, "reranked": True, "alone": True}))
     return tuple(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from reidlib.data.manifest import JUNK_ID
 from reidlib.evaluation.features import Features, labels, read_features
 from reidlib.evaluation.match_ranks import cosine, euclidean
-from reidlib.evaluation.protocols import PROTOCOLS, get_protocol
+from reidlib.evaluation.protocols import PROTOCOLS
 from reidlib.evaluation.scoring import by_sides, query_tables, summarise_queries
 from reidlib.experiments.records import Scored
 from reidlib.utils.console import progress_bar
@@ -71,9 +71,9 @@ def _score(path: Path, features: Features, flip: str, reranked: bool) -> Scored:
     protocols = [name for name, rules in PROTOCOLS.items()
                  if features.has_sha256 or not rules.drop_copies]
     left_out = {name: NO_CONTENT for name in PROTOCOLS if name not in protocols}
-    once = [name for name in protocols if not get_protocol(name).every_image]
     work = [("cosine", units, partial(cosine, flip=flip), protocols),
-            (RERANKED, units, partial(cosine, flip=flip, reranked=True), once),
+            (RERANKED, units, partial(cosine, flip=flip, reranked=True),
+             [name for name in protocols if PROTOCOLS[name].reranks]),
             ("Euclidean", (query, gallery), partial(euclidean, flip=flip), protocols)]
     work = [one for one in work if reranked or one[0] != RERANKED]
     tables = []

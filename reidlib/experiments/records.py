@@ -26,6 +26,8 @@ FIELDS = {"run_id": str, "preset": str, "seed": int, "fingerprint": str, "cost.h
 RUN_FIELDS = {"config": dict, "data.name": str, "data.checksum": str, "data.counts": dict,
               "cost.train_seconds": (int, float), "scores": list, "verification": list}
 RUN_FILES = ("history.csv", "per_query.csv", "cmc.csv", "run.json")  # run.json last: it says "done"
+LATER_KEYS = ["local", "alone"]  # as KEYS; where older records lack them, they are false
+KEYS = ["protocol", "flip", "reranked", *LATER_KEYS]  # what tells the rows of their scores apart
 SCORES = ["mAP", "mINP", "rank1", "rank5", "rank10"]
 
 
@@ -98,11 +100,10 @@ def check_scores(record: dict) -> None:
     """ValueError unless a record's scores are the means of its per-query table."""
     table = read_tables([record], "per_query").rename(columns={"AP": "mAP", "INP": "mINP"})
     try:
-        keys = ["protocol", "flip", "reranked", *table.columns.intersection(["local"])]
-        groups = table.groupby(keys)
+        groups = _with_keys(table).groupby(KEYS)
         found = groups[SCORES].mean().assign(n_query=groups.size(),
                                              n_valid_query=groups["mAP"].count())
-        said = pd.DataFrame(record["scores"]).set_index(found.index.names)[found.columns]
+        said = _with_keys(pd.DataFrame(record["scores"])).set_index(KEYS)[found.columns]
         found, said = found.astype(float).align(said.astype(float))
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{record['folder']}: run.json and per_query.csv cannot be compared "
@@ -114,14 +115,19 @@ def check_scores(record: dict) -> None:
                          f"{found.iloc[row, column]}; {_cure(record['folder'])}")
 
 
+def _with_keys(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with all of ``LATER_KEYS``."""
+    return table.assign(**{key: table[key].eq(True) if key in table else False
+                           for key in LATER_KEYS})
+
+
 def largest_gap(run: dict, other: dict) -> float:
     """The largest difference of mAP between two records of one configuration.
 
     An older record may lack a way of retrieval that today's has: what both have is compared.
     """
-    one, two = pd.DataFrame(run["scores"]), pd.DataFrame(other["scores"])
-    keys = ["protocol", "flip", "reranked", *one.columns.intersection(["local"])]
-    both = one.merge(two, on=keys)
+    one, two = (_with_keys(pd.DataFrame(record["scores"])) for record in (run, other))
+    both = one.merge(two, on=KEYS)
     return float((both["mAP_x"] - both["mAP_y"]).abs().max())
 
 
@@ -184,12 +190,16 @@ def by_row(table: pd.DataFrame, rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.D
     """Pick each results row's preset, flip and re-ranking out of a long table; adds ``row``.
 
     A row whose preset the table does not have is left out, as is a protocol that is not there any
-    more.
+    more, or under which nothing is re-ranked any more.
     """
     if "protocol" in table:
-        table = table[table["protocol"].isin(PROTOCOLS)]
+        reranks = [name for name, rules in PROTOCOLS.items() if rules.reranks]
+        table = table[table["protocol"].isin(PROTOCOLS)
+                      & (table["protocol"].isin(reranks) | ~table["reranked"])]
+    table = _with_keys(table)
     parts = [table[(table["preset"] == r.preset) & (table["flip"] == r.flip)
-                   & (table["reranked"] == r.reranked)].assign(row=r.label) for r in rows]
+                   & (table["reranked"] == r.reranked) & (table["alone"] == r.alone)].assign(row=r.label)
+             for r in rows]
     found = pd.concat(parts, ignore_index=True)
     labels = [r.label for r in rows if r.label in set(found["row"])]
     return found.assign(row=pd.Categorical(found["row"], labels, ordered=True))

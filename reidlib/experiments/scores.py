@@ -74,7 +74,7 @@ def score_run(folder: Path, config: TrainConfig, study: Study, dataset: Dataset,
                       device if device.type == "cuda" else None)
     if config.model == "aligned-reid" and not study.folds:
         similarity = aligned(query, gallery, *_stripes_in(folder))
-        key = {"flip": "none", "reranked": False, "local": True}
+        key = {"flip": "none", "reranked": False, "alone": False, "local": True}
         local = score_similarity(query, gallery, similarity, protocols, key)
         tables = [pd.concat([a.assign(local=False), b], ignore_index=True)
                   for a, b in zip(tables, local, strict=True)]

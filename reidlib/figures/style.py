@@ -36,7 +36,7 @@ _MODELS = (
     (PALETTE[1], "ypool", "+ y-pooling"),
     (PALETTE[4], "+ AM-Softmax, triplet"),
     (PALETTE[2], "improved", "+ flipped query"),
-    (PALETTE[3], "+ re-ranking"),
+    (PALETTE[3], "+ re-ranking", "+ re-ranking, each query alone"),
     ("#882255", "best"),
     ("#332288", "best, re-ranking"),
     # the other systems of the paper's Table 1; variants of one share its colour

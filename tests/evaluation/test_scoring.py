@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 
+from reidlib.evaluation import scoring
 from reidlib.evaluation.embeddings import Embeddings
-from reidlib.evaluation.match_ranks import cosine, find_matches
-from reidlib.evaluation.protocols import PROTOCOLS
+from reidlib.evaluation.match_ranks import cosine, find_matches, reranked_alone
+from reidlib.evaluation.protocols import PROTOCOLS, get_protocol
 from reidlib.evaluation.ranking import rank_gallery
 from reidlib.evaluation.reranking import rerank
 from reidlib.evaluation.scoring import (
@@ -152,14 +153,17 @@ def test_every_image_is_a_query_once_and_never_its_own_match(flip):
 
 def test_evaluate_covers_every_protocol_and_flip():
     scores, per_query, cmc = evaluate(*random_pair(1))
-    keys = scores.set_index(["protocol", "flip", "reranked"]).index
+    keys = scores.set_index(["protocol", "flip", "reranked", "alone"]).index
     assert keys.is_unique and len(scores) == len(PROTOCOLS) * 4 - 1
-    assert ("standard-all", "query", True) not in keys
+    assert ("standard-all", "query", True, False) not in keys
+    assert ("lat-top10", "query", True, False) not in keys
+    assert [key for key in keys if key[3]] == [("standard", "query", True, True)]
     assert len(per_query) == scores["n_query"].sum()
     assert set(scores.loc[scores["protocol"] != "standard-all", "n_query"]) == {8}
-    last = cmc.groupby(["protocol", "flip", "reranked"])["cmc"]
+    named = ["protocol", "flip", "reranked", "alone"]
+    last = cmc.groupby(named)["cmc"]
     assert last.apply(lambda curve: curve.is_monotonic_increasing).all()
-    merged = scores.merge(cmc[cmc["rank"] == 5], on=["protocol", "flip", "reranked"])
+    merged = scores.merge(cmc[cmc["rank"] == 5], on=named)
     pd.testing.assert_series_equal(merged["rank5"], merged["cmc"], check_names=False)
 
 
@@ -294,6 +298,23 @@ def test_re_ranking_a_handful_of_images_takes_all_as_neighbours(make_embeddings)
     query = make_embeddings([0], ["1"], ["a"])
     gallery = make_embeddings([5, 60], ["1", "2"], ["b", "b"])
     assert score(query, gallery, "standard", reranked=True)["AP"].tolist() == [1.0]
+
+
+def test_a_query_re_ranked_by_itself_knows_only_what_the_protocol_keeps():
+    query, gallery = random_pair(2)
+    found = reranked_alone(query, gallery, get_protocol("standard"))(slice(2, 6))
+    for row, i in zip(found, range(2, 6), strict=True):
+        kept = [g for g in range(len(gallery.ids)) if gallery.ids[g] != "-1" and not (
+            gallery.ids[g] == query.ids[i] and gallery.cams[g] == query.cams[i])]
+        assert 0 < len(kept) < len(gallery.ids)
+        np.testing.assert_array_equal(-row[kept], rerank(query.emb[i:i + 1], gallery.emb[kept])[0])
+        assert np.isneginf(np.delete(row, kept)).all()
+
+
+def test_many_images_are_not_re_ranked_one_query_at_a_time(monkeypatch):
+    monkeypatch.setattr(scoring, "FEW_IMAGES", 3)
+    scores, _, _ = evaluate(*random_pair(1), protocols=("standard",))
+    assert scores["reranked"].any() and not scores["alone"].any()
 
 
 def test_reranked_scores_are_those_of_the_reranked_distances():

@@ -64,7 +64,7 @@ def test_every_protocol_by_every_distance(save):
     assert other is None and not scored.left_out
     found = scored.queries.groupby("row")["protocol"].unique()
     assert {*found["cosine"]} == {*found["Euclidean"]} == {*PROTOCOLS}
-    assert {*PROTOCOLS} - {*found[RERANKED]} == {"standard-all"}
+    assert {*PROTOCOLS} - {*found[RERANKED]} == {"standard-all", "lat-top10"}
     assert scored.images == {"queries": 15, "people": 5, "gallery": 45, "junk": 0, "training": 0,
                              "width": 8, "sha256": True}
     quick, _ = score_file(save(), reranked=False)
@@ -151,7 +151,8 @@ def test_a_run_of_ours_scores_as_its_record_says(lab, flip):
     folder = lab.weights("baseline", 0).parent
     scored, _ = score_file(folder, flip, reranked=flip == "query")
     found = scored.queries.groupby(["row", "protocol"])[["AP", "rank1"]].mean()
-    scores = [score for score in read_run(folder)["scores"] if score["flip"] == flip]
+    scores = [score for score in read_run(folder)["scores"] if score["flip"] == flip
+              and not score["alone"]]
     assert {score["protocol"] for score in scores} == {*PROTOCOLS}
     for score in scores:
         row = found.loc[RERANKED if score["reranked"] else "cosine", score["protocol"]]

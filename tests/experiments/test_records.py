@@ -145,6 +145,17 @@ def test_result_rows_are_picked_by_preset_flip_and_re_ranking():
     assert found["row"].cat.categories.tolist() == found["row"].tolist()
 
 
+def test_a_query_re_ranked_by_itself_has_a_row_of_its_own():
+    """And older records, which have no such rows, have the others."""
+    table = pd.DataFrame({"preset": "improved", "flip": "query", "reranked": True,
+                          "protocol": ["standard", "standard", "lat-top10"],
+                          "alone": [True, np.nan, False], "mAP": range(3)})
+    found = by_row(table)
+    assert found["row"].tolist() == ["+ re-ranking, each query alone", "+ re-ranking"]
+    assert found["mAP"].tolist() == [0, 1]
+    assert by_row(table.drop(columns="alone"))["row"].tolist() == ["+ re-ranking"] * 2
+
+
 def test_identities_stay_text(study, workspace):
     table = per_query(AP=[1.0, np.nan]).assign(id=["001", "NA"])
     paths.write_csv(workspace.runs / "x" / "per_query.csv", table)

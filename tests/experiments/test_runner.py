@@ -30,11 +30,11 @@ from reidlib.utils.paths import Workspace, write_json
 
 def test_a_run_record_holds_what_a_reader_asks(lab):
     record = lab.run("baseline", 0)
-    assert {(s["protocol"], s["flip"], s["reranked"]) for s in record["scores"]} == {
-        (p, f, r) for p in PROTOCOLS for f, r in (
+    assert {(s["protocol"], s["flip"], s["reranked"], s["alone"]) for s in record["scores"]} == {
+        *((p, f, r, False) for p in PROTOCOLS for f, r in (
             ("none", False), ("query", False), ("both", False),
-            *((flip, True) for flip in RERANKED_FLIPS))
-        if not (r and PROTOCOLS[p].every_image)}
+            *((flip, True) for flip in RERANKED_FLIPS)) if PROTOCOLS[p].reranks or not r),
+        *(("standard", flip, True, True) for flip in RERANKED_FLIPS)}
     assert record["config"]["epochs"] == 2 and record["data"]["counts"]["query"]["images"] == 8
     assert record["protocols"][0]["name"] == "standard" and record["cost"]["versions"]["torch"]
     assert record["cost"]["hardware"]["device"] == "cpu" and record["cost"]["train_seconds"] > 0
@@ -54,7 +54,8 @@ def test_scores_are_those_of_the_per_query_table(lab):
     for scores in record["scores"]:
         own = queries[(queries["protocol"] == scores["protocol"])
                       & (queries["flip"] == scores["flip"])
-                      & (queries["reranked"] == scores["reranked"])]
+                      & (queries["reranked"] == scores["reranked"])
+                      & (queries["alone"] == scores["alone"])]
         assert len(own) == scores["n_query"]
         assert scores["mAP"] == pytest.approx(own["AP"].mean())
         assert scores["rank1"] == pytest.approx(own["rank1"].mean())

@@ -15,10 +15,11 @@ def level(preset, protocol, flip, reranked, levels):
 
 
 def cells(levels):
+    ways = {"standard": [(False, False), (True, False), (True, True)], "lat-top10": [(False, False)]}
     return [{"preset": preset, "seed": 0, "protocol": protocol, "flip": flip, "reranked": reranked,
-             "value": level(preset, protocol, flip, reranked, levels)}
-            for preset in levels for protocol in ("standard", "lat-top10")
-            for flip in ("none", "query", "both") for reranked in (False, True)]
+             "alone": alone, "value": level(preset, protocol, flip, reranked, levels)}
+            for preset in levels for protocol, found in ways.items()
+            for flip in ("none", "query", "both") for reranked, alone in found]
 
 
 def records(levels, data="pku-reid"):
