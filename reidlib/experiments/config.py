@@ -73,6 +73,7 @@ class TrainConfig:
     pad: Annotated[Count, Field(le=256)] = 0  # pixels around an image, then a random window of it
     clip_norm: Positive | None = None      # largest norm of the gradient of one step
     ema_decay: Annotated[NotNegative, Field(lt=1)] | None = None  # return running mean of weights
+    members: Size = 1                      # trainings of other seeds; their weights are averaged
     validation_ids: Count = 0              # training identities held out; the best epoch counts
     # how it is computed
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, faster where there are bf16 units
@@ -89,6 +90,9 @@ class TrainConfig:
         if self.validation_ids == 1:
             raise ValueError("validation_ids is 1; a score needs 2 or more identities, or 0 for "
                              "no validation")
+        if self.members > 1 and self.validation_ids:
+            raise ValueError(f"members is {self.members} and validation_ids {self.validation_ids}: "
+                             "each member would hold out other identities; leave one of them out")
         if self.warmup_epochs is not None and self.schedule == "blockwise":
             raise ValueError(f"warmup_epochs is {self.warmup_epochs} but schedule is blockwise, "
                              "which sets the learning rates itself; use schedule: end-to-end")

@@ -227,7 +227,8 @@ class Experiment:
         names = None if history else ["epoch", "loss", "accuracy", "images", "seconds"]
         write_csv(folder / "history.csv", pd.DataFrame(history, columns=names))
         self._score(config, folder, cost)
-        checkpoint.unlink(missing_ok=True)
+        for file in folder.glob(f"*{checkpoint.name}"):  # of each member, where there are several
+            file.unlink()
 
     def _score(self, config: TrainConfig, folder: Path, cost: dict) -> None:
         score_run(folder, config, self.study, self.dataset, cost, self.device)

@@ -32,8 +32,8 @@ def test_defaults_stay_for_they_are_part_of_every_old_fingerprint():
         "release_every": 2,
         "lr_decay": 0.8, "release": "paper", "warmup_epochs": None, "layer_decay": 1.0,
         "label_smoothing": 0.0,
-        "random_erasing": 0.0, "pad": 0, "clip_norm": None, "ema_decay": None, "validation_ids": 0,
-        "precision": "fp32", "accumulate": 1, "compiled": False, "deterministic": False}
+        "random_erasing": 0.0, "pad": 0, "clip_norm": None, "ema_decay": None, "members": 1,
+        "validation_ids": 0, "precision": "fp32", "accumulate": 1, "compiled": False, "deterministic": False}
 
 
 def test_a_configuration_is_frozen_and_a_changed_copy_is_checked():
@@ -127,6 +127,8 @@ def test_the_former_name_of_a_parameter_is_still_read():
     ("local_weight: -1.0", "local_weight is -1.0; expected 0 or more"),
     ("ema_decay: 1.5", "ema_decay is 1.5; expected a number below 1"),
     ("ema_decay: 1.0", "ema_decay is 1.0; expected a number below 1"),
+    ("{members: 3, validation_ids: 2}", "members is 3 and validation_ids 2: each member would "
+                                       "hold out other identities; leave one of them out"),
     ("label_smoothing: -0.1", "label_smoothing is -0.1; expected 0 or more"),
     ("label_smoothing: 1.1", "label_smoothing is 1.1; expected 1 or less"),
     ("clip_norm: 0.0", "clip_norm is 0.0; expected a number above 0"),

@@ -124,6 +124,28 @@ def test_training_with_everything_on_runs_and_keeps_the_best(config, make_images
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_members_are_trained_apart_and_their_weights_averaged(config, make_images, people,
+                                                              tmp_path):
+    images, path = make_images(48), tmp_path / "checkpoint.pt"
+    changed = replace(config, epochs=2, members=3, seed=1)
+    model, history = train(changed, images, people, CPU, path)
+    alone = [train(replace(config, epochs=2, seed=seed), images, people, CPU) for seed in (3, 4, 5)]
+    states = [member.state_dict() for member, _ in alone]
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            mean = torch.stack([state[name] for state in states]).mean(0)
+            torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-7)
+    assert any(not torch.equal(a, b) for a, b in
+               zip(states[0].values(), states[1].values(), strict=True))
+    for epoch, row in enumerate(history):
+        rows = [member[epoch] for _, member in alone]
+        assert row["epoch"] == epoch and row["images"] == sum(r["images"] for r in rows)
+        assert row["loss"] == pytest.approx(np.mean([r["loss"] for r in rows]), rel=1e-4)
+    again, same = train(changed, images, people, CPU, path)  # nothing is trained twice
+    assert [row["seconds"] for row in same] == [row["seconds"] for row in history]
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("angular", ["a-softmax", "l-softmax"])
 def test_an_angular_margin_grows_and_a_stopped_run_goes_on_with_it(
         config, make_images, people, tmp_path, monkeypatch, angular):
