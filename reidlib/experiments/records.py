@@ -198,8 +198,8 @@ def by_row(table: pd.DataFrame, rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.D
                       & (table["protocol"].isin(reranks) | ~table["reranked"])]
     table = _with_keys(table)
     parts = [table[(table["preset"] == r.preset) & (table["flip"] == r.flip)
-                   & (table["reranked"] == r.reranked) & (table["alone"] == r.alone)].assign(row=r.label)
-             for r in rows]
+                   & (table["reranked"] == r.reranked) & (table["alone"] == r.alone)
+                   ].assign(row=r.label) for r in rows]
     found = pd.concat(parts, ignore_index=True)
     labels = [r.label for r in rows if r.label in set(found["row"])]
     return found.assign(row=pd.Categorical(found["row"], labels, ordered=True))

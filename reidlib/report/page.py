@@ -13,7 +13,7 @@ from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.records import by_row, device_name, score_table
 from reidlib.figures.curves import score_dots
 from reidlib.figures.style import save_figure
-from reidlib.report import statements, supplementary, tables
+from reidlib.report import arms, statements, supplementary, tables
 from reidlib.report.study_results import StudyResults, a_block_every, count_epochs, epochs
 from reidlib.utils.console import log
 from reidlib.utils.paths import Workspace, csv_text, write_text
@@ -25,9 +25,10 @@ FILTERS = {"change": tables.change, "epochs": count_epochs,
            "steps_table": lambda steps: to_markdown(tables.steps_table(steps))}
 # candidates or a supplementary study -> files that go when it is gone
 OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("candidates", "folds", "selection",
-                                                         "finalists", "margins")},
+                                                         "finalists", "margins",
+                                                         "arms_selection")},
             **{name: [f"tables/{name}.csv", f"figures/{name}.png", f"figures/{name}.csv"]
-               for name in ("schedules", "distractors")}}
+               for name in ("schedules", "distractors", "arms")}}
 
 
 CONTENTS = "<!-- contents -->"  # where the list of a report's parts goes
@@ -113,14 +114,15 @@ def context(results: StudyResults) -> dict[str, Any]:
         "numbers": statements.numbers(results.queries),
         "unconverged": tables.unconverged(results.records),
         "is_easy": statements.is_easy(results.queries),
-        "claims": statements.claims(*sample, results.same_rate), "where": where,
+        "claims": statements.claims(*sample, results.same_rate, results.arm_steps),
+        "where": where,
         "n_people": results.queries.dropna(subset="AP")["id"].nunique(),
         "distractors": results.distractors and results.distractors[0]["distractors"],
         "overview_table": _overview_table(results), "short_table": _short_table(results),
         "paper_schedule": f"{count_epochs(TrainConfig().epochs)}, "
                           f"{a_block_every(TrainConfig().release_every)}",
         "n_epochs": epochs(results.records), "costs": _costs(results),
-        **environment(results), "tables": tables, "supplementary": supplementary,
+        **environment(results), "tables": tables, "supplementary": supplementary, "arms": arms,
         "figure": lambda name, caption: _figure(results.workspace, name, caption),
     }
 
@@ -134,6 +136,8 @@ def drawn(results: StudyResults) -> dict[str, tuple]:
         scores = results.tables["schedules"]
         found["schedules"] = (scores[scores["protocol"] == "standard-all"], "schedule",
                               "training schedule", None)
+    if results.arms:
+        found["arms"] = (results.tables["arms"], "sample", "people that are tested", None)
     if results.distractors:
         found["distractors"] = (results.tables["distractors"], "distractors",
                                 "distractors in the gallery", None)

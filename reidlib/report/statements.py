@@ -11,9 +11,12 @@ from reidlib.evaluation.protocols import PAPER_PROTOCOL
 from reidlib.evaluation.statistics import Comparison, Interval, interval, verdict
 from reidlib.experiments.presets import IMPROVED, SINGLE_IDEAS
 from reidlib.report import tables
+from reidlib.report.arms import ALL_IDEAS, FLIPPED
 from reidlib.report.tables import change, cut, paper_scores
 
 PAPER_MODEL = "+ flipped query"  # the row that has all ideas of the paper
+# the same ideas, together and alone, in ``report.arms``
+SINGLE_ARMS = ("y-pooling", "am-softmax-triplet", FLIPPED)
 
 
 class Numbers(NamedTuple):
@@ -48,8 +51,8 @@ def is_easy(queries: pd.DataFrame) -> bool:
     return easy > max(0.5, 2 * standard)
 
 
-def claims(models: pd.DataFrame, alone: pd.DataFrame, same_rate: pd.DataFrame | None
-           ) -> pd.DataFrame:
+def claims(models: pd.DataFrame, alone: pd.DataFrame, same_rate: pd.DataFrame | None,
+           arms: dict[str, pd.DataFrame] | None = None) -> pd.DataFrame:
     """The paper's ideas together and each alone, against the baseline (mAP, ``standard-all``).
 
     One line a contrast, fixed before any was seen; they are one family. Columns: those of
@@ -59,12 +62,18 @@ def claims(models: pd.DataFrame, alone: pd.DataFrame, same_rate: pd.DataFrame | 
         models: per-query scores of ``presets.COMPARED``.
         alone: ``steps`` of ``presets.SINGLE_IDEAS``.
         same_rate: ``steps`` of ``presets.SAME_RATE``, the first line of the result; None without.
+        arms: sample -> ``steps`` of ideas with training options of their own. Where there are any
+            they count, not the others: those that the paper has, sample after sample (``sample``).
     """
+    gains = published_gains()
+    if arms:
+        found = pd.concat([own.assign(sample=sample) for sample, own in arms.items()])
+        found = found[found["row"].isin(gains)].reset_index(drop=True)
+        return found.assign(published=found["row"].map(gains))
     parts = [table[table["protocol"] == "standard-all"] for table in
              (same_rate, tables.steps(models, against="baseline"), alone) if table is not None
              and len(table)]
     found = pd.concat(parts, ignore_index=True)
-    gains = published_gains()
     found = found[found["row"].isin(gains)].reset_index(drop=True)
     return tables.with_verdicts(found.assign(published=found["row"].map(gains)))
 
@@ -75,4 +84,6 @@ def published_gains() -> dict[str, float]:
     together = paper[PAPER_MODEL] - paper["baseline"]
     each = [paper.iloc[i + 1] - paper.iloc[i] for i in range(len(paper) - 1)]
     ideas = [row.label for row in SINGLE_IDEAS[1:]]
-    return {**dict.fromkeys(IMPROVED, together), **dict(zip(ideas, each, strict=True))}
+    return {**dict.fromkeys((*IMPROVED, ALL_IDEAS), together),
+            **{row: gain for names in (ideas, SINGLE_ARMS)
+               for row, gain in zip(names, each, strict=True)}}

@@ -17,7 +17,7 @@ from reidlib.experiments.presets import (
 )
 from reidlib.experiments.records import collect_runs
 from reidlib.experiments.study import Study, read_study
-from reidlib.report import supplementary
+from reidlib.report import arms, supplementary
 from reidlib.report.tables import (
     PROTOCOLS_COMPARED,
     cut,
@@ -84,6 +84,7 @@ class StudyResults:
         self.distractors = self._complete("distractors", lambda: supplementary.distractor_records(
             workspace, self.study))
         self._read_folds()
+        self._read_arms()
         self.schedules = {}
         if "blockwise" in self.supplementary:
             other = self.supplementary["blockwise"]
@@ -118,6 +119,17 @@ class StudyResults:
             # baseline and the paper's model, then that and `best`
             self.same_rate = steps(query_rows(records, (*SAME_RATE, COMPARED[-1])))
 
+    def _read_arms(self) -> None:
+        """Sample, in words -> per-query scores of the arms, and their contrasts."""
+        self.arms: dict[str, pd.DataFrame] = {}
+        for name, protocol in arms.CONFIRMED.items():
+            records = self.supplementary.get(name)
+            if records:
+                own = arms.queries(records, protocol)
+                self.arms[arms.sample_name(records, own)] = own
+        self.arm_steps = {sample: steps(own, against=arms.PLAIN, protocols=None)
+                          for sample, own in self.arms.items()}
+
     def _tables(self) -> dict[str, pd.DataFrame]:
         """File name -> the tables of the supplementary studies, and the overview."""
         tables = {"overview": overview(self)}
@@ -130,6 +142,10 @@ class StudyResults:
         for name in ("selection", "finalists", "margins"):
             if name in self.supplementary:
                 tables[name] = supplementary.selection_table(self.supplementary[name])
+        if "arms" in self.supplementary:
+            tables["arms_selection"] = arms.selection(self.supplementary["arms"])
+        if self.arms:
+            tables["arms"] = arms.scores(self.arms)
         if self.distractors:
             tables["distractors"] = supplementary.distractor_scores(self.distractors)
         return tables

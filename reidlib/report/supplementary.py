@@ -1,8 +1,9 @@
 """Supplementary studies: another schedule, cross-validation, distractors, `best`, which margin.
 
-Each is a study of its own, ``<study>-blockwise``, ``-folds``, ``-selection``, ``-finalists`` and
-``-margins``, run by ``reidlib study``, or the folder ``distractors`` that ``reidlib distractors``
-writes. One that is not there is None; one that is incomplete is an error that says what is missing.
+Each is a study of its own, ``<study>-blockwise``, ``-folds``, ``-selection``, ``-finalists``,
+``-margins`` and those of ``report.arms``, run by ``reidlib study``, or the folder ``distractors``
+that ``reidlib distractors`` writes. One that is not there is None; one that is incomplete is an
+error that says what is missing.
 """
 
 from dataclasses import asdict, replace
@@ -18,7 +19,8 @@ from reidlib.report import tables
 from reidlib.utils.paths import Workspace
 from reidlib.utils.text import percent
 
-NAMES = ("blockwise", "folds", "selection", "finalists", "margins")
+NAMES = ("blockwise", "folds", "selection", "finalists", "margins", "arms", "arms-folds",
+         "arms-market1501")
 
 
 def records_of(workspace: Workspace, name: str) -> list[dict] | None:

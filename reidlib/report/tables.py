@@ -79,15 +79,19 @@ def every_interval(queries: pd.DataFrame, scores: Sequence[str] = SCORES) -> pd.
     return pd.DataFrame(lines)
 
 
-def steps(queries: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
+def steps(queries: pd.DataFrame, against: str | None = None,
+          protocols: Sequence[str] | None = PROTOCOLS_COMPARED) -> pd.DataFrame:
     """Each results row against the row above, or all ``against`` one: mAP, paired, in fractions.
+
+    ``protocols``: under which; None: all that there are.
 
     Columns: row, above, protocol, those of ``statistics.Comparison`` and of ``with_verdicts``.
     """
     labels, lines = queries["row"].unique().tolist(), []
     pairs = [(against, label) for label in labels if label != against] if against else (
         pairwise(labels))
-    for (above, label), protocol in product(pairs, PROTOCOLS_COMPARED):
+    for (above, label), protocol in product(
+            pairs, protocols or queries["protocol"].unique()):
         sides = [cut(queries, name, protocol) for name in (above, label)]
         if any(side.empty for side in sides):
             continue

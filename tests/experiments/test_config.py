@@ -31,9 +31,9 @@ def test_defaults_stay_for_they_are_part_of_every_old_fingerprint():
         "scale_lr": None, "weight_decay": 5e-4, "schedule": "blockwise",
         "release_every": 2,
         "lr_decay": 0.8, "release": "paper", "warmup_epochs": None, "layer_decay": 1.0,
-        "label_smoothing": 0.0,
-        "random_erasing": 0.0, "pad": 0, "clip_norm": None, "ema_decay": None, "members": 1,
-        "validation_ids": 0, "precision": "fp32", "accumulate": 1, "compiled": False, "deterministic": False}
+        "label_smoothing": 0.0, "random_erasing": 0.0, "pad": 0, "clip_norm": None,
+        "ema_decay": None, "members": 1, "validation_ids": 0,
+        "precision": "fp32", "accumulate": 1, "compiled": False, "deterministic": False}
 
 
 def test_a_configuration_is_frozen_and_a_changed_copy_is_checked():

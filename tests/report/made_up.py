@@ -15,7 +15,8 @@ def level(preset, protocol, flip, reranked, levels):
 
 
 def cells(levels):
-    ways = {"standard": [(False, False), (True, False), (True, True)], "lat-top10": [(False, False)]}
+    ways = {"standard": [(False, False), (True, False), (True, True)],
+            "lat-top10": [(False, False)]}
     return [{"preset": preset, "seed": 0, "protocol": protocol, "flip": flip, "reranked": reranked,
              "alone": alone, "value": level(preset, protocol, flip, reranked, levels)}
             for preset in levels for protocol, found in ways.items()

@@ -13,7 +13,7 @@ from reidlib.experiments.presets import COMPARED, PRESETS, RESULT_ROWS
 from reidlib.experiments.records import read_run, read_tables
 from reidlib.experiments.runner import Experiment
 from reidlib.experiments.study import load_study, read_study, write_study
-from reidlib.report import page, supplementary, tables, verify
+from reidlib.report import page, statements, supplementary, tables, verify
 from reidlib.report.study_results import KNOWN_PRESETS, StudyResults
 from reidlib.utils import paths
 from reidlib.utils.paths import Workspace
@@ -51,7 +51,13 @@ def ws(study, tmp_path_factory):
               "selection": {"presets": (), "folds": 2, "fold": 0, "people": "train", "candidates": {
                   "plain": {}, "averaged": {"ema_decay": 0.5}}},
               "finalists": {"presets": (), "folds": 2, "people": "train", "candidates": {
-                  "plain": {}, "averaged": {"ema_decay": 0.5}}}}
+                  "plain": {}, "averaged": {"ema_decay": 0.5}}},
+              "arms": {"presets": (), "folds": 2, "fold": 0, "people": "train", "flips": ("none",),
+                       "candidates": {"softmax-1": {}, "softmax-2": {"lr": 1e-3}, "y-pooling-1": {
+                           "y_pooling": True}, "y-pooling-2": {"y_pooling": True, "lr": 1e-3}}},
+              "arms-folds": {"presets": (), "folds": 2, "flips": ("none", "query"), "candidates": {
+                  "softmax": {}, "y-pooling": {"y_pooling": True}, "all-ideas": {
+                      "y_pooling": True, "lr": 1e-3}}}}
     for name, changes in others.items():
         batch.run_all(replace(study, name=f"smoke-{name}", **changes), root, "cpu")
     people = lab.dataset.manifest.query("split == 'train'").reset_index(drop=True)
@@ -91,10 +97,6 @@ def test_each_idea_alone_over_all_folds(found):
         means["ypool", "none"] - means["baseline", "none"],
         means["amtriplet", "none"] - means["baseline", "none"],
         means["baseline", "query"] - means["baseline", "none"]])
-    change = percent(alone.loc["y-pooling alone", "difference"], signed=True)
-    front = pages(found)["In two minutes"]
-    assert f"| y-pooling | +3.9 | {change} [" in front and "on 10 people in cross-val" in front
-
 
 def test_the_papers_model_at_the_rate_of_best(found):
     step, against_best = found.same_rate.itertuples()
@@ -141,6 +143,55 @@ def test_finalists_are_scored_on_all_training_people(found):
     own = tested[(tested["preset"] == "averaged") & (tested["flip"] == "both")]["AP"].mean()
     table = found.tables["finalists"].set_index("candidate")
     assert table.loc["averaged", "mAP, flip both"] == percent(own)
+
+
+def test_each_arm_names_its_best_configuration(found):
+    table = found.tables["arms_selection"].set_index("arm")
+    records = found.supplementary["arms"]
+    mAP = {r["preset"]: next(s["mAP"] for s in r["scores"] if not s["reranked"]) for r in records}
+    assert table["configurations"].tolist() == [2, 2]
+    for arm, line in table.iterrows():
+        own = [mAP[f"{arm}-1"], mAP[f"{arm}-2"]]
+        assert line[["worst", "median", "best"]].tolist() == [
+            percent(value) for value in (min(own), sum(own) / 2, max(own))]
+        assert mAP[line["the best"]] == max(own)
+
+
+def test_the_best_of_each_arm_is_compared_with_softmax(found):
+    sample, = found.arms
+    assert sample == "synthetic, 10 people"
+    tested = read_tables(found.supplementary["arms-folds"], "per_query")
+    means = tested[tested["protocol"] == "standard-all"].groupby(["preset", "flip"])["AP"].mean()
+    contrasts = found.arm_steps[sample].set_index("row")
+    assert set(contrasts["above"]) == {"softmax"}
+    assert contrasts["difference"].to_dict() == pytest.approx({
+        "y-pooling": means["y-pooling", "none"] - means["softmax", "none"],
+        "all-ideas": means["all-ideas", "query"] - means["softmax", "none"],
+        "flipped query": means["softmax", "query"] - means["softmax", "none"]})
+    assert (contrasts["p_holm"] >= contrasts["p"]).all()
+    assert "arms-market1501" not in found.left_out and len(found.arms) == 1
+
+
+def test_claims_are_those_of_the_arms_where_there_are_any(found):
+    sample, = found.arms
+    claims = statements.claims(found.folds, found.folds_alone, found.same_rate, found.arm_steps)
+    assert claims["row"].tolist() == ["y-pooling", "all-ideas", "flipped query"]
+    assert set(claims["sample"]) == {sample}
+    front, contrasts = pages(found)["In two minutes"], found.arm_steps[sample].set_index("row")
+    change = percent(contrasts.loc["y-pooling", "difference"], signed=True)
+    assert f"| y-pooling | +3.9 | {change} [" in front and sample in front
+
+
+def test_without_arms_the_ideas_are_compared_with_the_baseline(ws, found, tmp_path):
+    shutil.copytree(ws.reports.parent, tmp_path / "reports")
+    for name in ("smoke-arms", "smoke-arms-folds"):
+        shutil.rmtree(tmp_path / "reports" / name)
+    without = StudyResults(Workspace("smoke", tmp_path))
+    assert not without.arms and "arms_selection" not in without.tables
+    alone = without.folds_alone.set_index("row")
+    change = percent(alone.loc["y-pooling alone", "difference"], signed=True)
+    front = pages(without)["In two minutes"]
+    assert f"| y-pooling | +3.9 | {change} [" in front and "on 10 people in cross-val" in front
 
 
 def test_distractors_against_plain_rankings(ws, found):

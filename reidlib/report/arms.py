@@ -1,0 +1,74 @@
+"""The paper's ideas, each with training options that were searched for as long as the others'.
+
+Three studies: ``<study>-arms`` has one arm a combination of ideas, and the same number of drawn
+configurations for each, scored on held-out training people. The best of each arm is trained again
+in ``-arms-folds``, in folds over all people, and in ``-arms-market1501``, on another data set.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reidlib.evaluation.statistics import interval
+from reidlib.experiments.presets import ResultRow
+from reidlib.report import tables
+from reidlib.report.supplementary import changes
+from reidlib.utils.text import percent
+
+# study -> the protocol that its contrasts are of, fixed before any was seen
+CONFIRMED = {"arms-folds": "standard-all", "arms-market1501": "standard"}
+PLAIN = "softmax"            # the arm that all others are compared with
+ALL_IDEAS = "all-ideas"      # the paper's model: scored with flipped queries
+FLIPPED = "flipped query"    # the idea that needs no training, on the plain arm
+
+
+def selection(records: Sequence[dict]) -> pd.DataFrame:
+    """One line an arm: how far its configurations lie apart, and which did best.
+
+    Scores are mAP on the training people held out (``standard-all``), in percent.
+    """
+    names = list(dict.fromkeys(r["preset"] for r in records))
+    queries = tables.query_rows(records, [ResultRow(name, name, "none") for name in names])
+    found = pd.DataFrame({"name": names, "arm": [name.rpartition("-")[0] for name in names],
+                          "mAP": [interval(tables.cut(queries, name, "standard-all")).value
+                                  for name in names]})
+    first = {r["preset"]: r for r in records}
+    lines = []
+    for arm, own in found.groupby("arm", sort=False):
+        best = own.loc[own["mAP"].idxmax(), "name"]
+        lines.append({"arm": arm, "configurations": len(own),
+                      **{name: percent(value) for name, value in
+                         own["mAP"].describe()[["min", "50%", "max"]].set_axis(
+                             ["worst", "median", "best"]).items()},
+                      "the best": best, "its options": changes(first[best], first[names[0]])})
+    return pd.DataFrame(lines)
+
+
+def rows(records: Sequence[dict]) -> list[ResultRow]:
+    """The arms of a confirmation, and the plain one with a flipped query."""
+    names = list(dict.fromkeys(r["preset"] for r in records))
+    return [*(ResultRow(name, name, "query" if name == ALL_IDEAS else "none") for name in names),
+            ResultRow(FLIPPED, PLAIN, "query")]
+
+
+def queries(records: Sequence[dict], protocol: str) -> pd.DataFrame:
+    """Per-query scores of ``rows`` under the one protocol that the contrasts are of."""
+    found = tables.query_rows(records, rows(records))
+    return found[found["protocol"] == protocol]
+
+
+def scores(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Sample -> ``queries``, as mAP of each arm: columns row, sample, value, low, high, std."""
+    return pd.concat([tables.every_interval(own, ("mAP",)).assign(sample=name)
+                      for name, own in samples.items()], ignore_index=True)
+
+
+def scores_table(found: pd.DataFrame) -> pd.DataFrame:
+    """``scores`` to read: one line an arm, one column a sample."""
+    return tables.cells(found, ["row"], "sample").reset_index(names="arm")
+
+
+def sample_name(records: Sequence[dict], own: pd.DataFrame) -> str:
+    """Whose people were tested, in a few words."""
+    people = own.dropna(subset="AP")["id"].nunique()
+    return f"{records[0]['data']['name']}, {people} people"
