@@ -233,11 +233,11 @@ def test_pages_have_all_sections_and_figures_their_captions(ws, found):
     page.draw(found)
     text = page.write_report(found).read_text()
     for title in ("In two minutes", "Both schedules", "Cross-validation over all identities",
-                  "With distractors in the gallery", "How `best` was chosen", "Limits"):
+                  "Each idea with its own training options", "With distractors in the gallery", "How `best` was chosen", "Limits"):
         assert f"\n## {title}\n" in text
-    for name in ("overview", "schedules", "distractors"):
+    for name in ("overview", "schedules", "distractors", "arms"):
         assert f"](figures/{name}.png)" in text and (ws.figures / f"{name}.png").is_file()
-    assert "on 10 people in cross-validation" in text and "make paper STUDY=smoke" in text
+    assert "synthetic, 10 people" in text and "make paper STUDY=smoke" in text
     assert "48 images of 6 people" in text
 
 
@@ -262,7 +262,7 @@ def test_what_is_incomplete_is_left_out_and_the_page_says_so(ws, tmp_path):
     shutil.rmtree(tmp_path / "reports/smoke-blockwise")
     found = StudyResults(part)
     assert found.folds is None and found.distractors is None and list(found.supplementary) == [
-        "selection", "finalists"]
+        "selection", "finalists", "arms", "arms-folds"]
     text = pages(found)
     assert "Both schedules" not in text and "blockwise" not in text["Limits"]
     assert ("Not shown: folds, because run best-s0 is needed and it is not there: run reidlib "
