@@ -233,7 +233,8 @@ def test_pages_have_all_sections_and_figures_their_captions(ws, found):
     page.draw(found)
     text = page.write_report(found).read_text()
     for title in ("In two minutes", "Both schedules", "Cross-validation over all identities",
-                  "Each idea with its own training options", "With distractors in the gallery", "How `best` was chosen", "Limits"):
+                  "Each idea with its own training options", "With distractors in the gallery",
+                  "How `best` was chosen", "Limits"):
         assert f"\n## {title}\n" in text
     for name in ("overview", "schedules", "distractors", "arms"):
         assert f"](figures/{name}.png)" in text and (ws.figures / f"{name}.png").is_file()
