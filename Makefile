@@ -48,7 +48,7 @@ env: $(ENV) ## create the environment in .venv; LOCKED=1: with the versions of c
 data: $(ENV) ## download and check the data of STUDY
 	@$(REIDLIB) download $${URL:+--url "$$URL"} -- "$$STUDY"
 
-report: $(ENV) ## run notebooks 01-07 for STUDY and write its report
+report: $(ENV) ## run notebooks 00-07 for STUDY and write its report
 	@$(REPORT) $(TRAIN_AGAIN)
 
 paper: $(ENV) ## all of STUDY: the report, both schedules, folds, selection and distractors

@@ -1,4 +1,4 @@
-"""Person re-identification with LA-Transformer: a small library behind seven notebooks.
+"""Person re-identification with LA-Transformer: a small library behind its notebooks.
 
 Read it in this order; each room imports only from rooms earlier in the list:
 

@@ -21,10 +21,10 @@ def read(path):
     return cells, [c for c in cells if c.cell_type == "code"]
 
 
-def test_all_seven_are_there():
+def test_all_are_there_in_their_order():
     assert [p.stem for p in NOTEBOOKS] == [
-        "01_data", "02_baseline", "03_improved", "04_ablations", "05_tsne", "06_retrieval",
-        "07_report"]
+        "00_reid_in_ten_minutes", "01_data", "02_baseline", "03_improved", "04_ablations",
+        "05_tsne", "06_retrieval", "07_report"]
 
 
 @each

@@ -27,10 +27,14 @@ def _wrap(label: str, cell: float) -> str:
     return "\n".join(fill(line, int(11.5 * cell)) for line in label.splitlines())
 
 
-def _show(ax: Axes, picture: np.ndarray, label: str, frame: str | None = None) -> None:
-    """Draw one picture with its label below, and a coloured frame if asked."""
+def _show(ax: Axes, picture: np.ndarray, label: str, frame: str | None = None,
+          struck: bool = False) -> None:
+    """Draw one picture with its label below, a coloured frame if asked, perhaps struck out."""
     ax.set_anchor("N")
-    ax.imshow(picture)
+    ax.imshow(picture, alpha=0.4 if struck else 1.0)
+    if struck:
+        for ends in ((0, 1), (1, 0)):
+            ax.plot((0, 1), ends, color=INK, linewidth=1.5, transform=ax.transAxes)
     ax.set(xticks=[], yticks=[])
     ax.set_xlabel(label, fontsize=9, labelpad=3)
     ax.grid(False)
@@ -40,8 +44,9 @@ def _show(ax: Axes, picture: np.ndarray, label: str, frame: str | None = None) -
 
 @styled
 def contact_sheet(images: Sequence[Picture] | UInt8[np.ndarray, "image _ _ 3"],
-                  labels: Sequence[str], columns: int = 8) -> Figure:
-    """A grid of pictures, ``columns`` to a row, each with its label below."""
+                  labels: Sequence[str], columns: int = 8,
+                  struck: Sequence[bool] | None = None) -> Figure:
+    """A grid of pictures, ``columns`` to a row, each with its label below, some struck out."""
     if not len(images) or len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels; expected as many, not 0")
     columns = min(columns, len(images))
@@ -54,8 +59,9 @@ def contact_sheet(images: Sequence[Picture] | UInt8[np.ndarray, "image _ _ 3"],
                              figsize=(cell * columns, rows * (0.9 * cell * height / width + below)))
     for ax in axes.flat[len(images):]:
         ax.remove()
-    for ax, image, label in zip(axes.flat, images, labels, strict=False):
-        _show(ax, image, label)
+    struck = [False] * len(images) if struck is None else struck
+    for ax, image, label, out in zip(axes.flat[:len(images)], images, labels, struck, strict=True):
+        _show(ax, image, label, struck=out)
     return fig
 
 
@@ -69,43 +75,52 @@ class RankedRow:
     gallery: list[Picture]
     labels: list[str]  # camera of each gallery picture
     right: list[bool]  # same person as the query
+    kept: list[bool]   # the protocol counts it; the others are struck out
 
     def __post_init__(self):
-        counts = len(self.gallery), len(self.labels), len(self.right)
+        counts = len(self.gallery), len(self.labels), len(self.right), len(self.kept)
         if len(set(counts)) != 1 or not counts[0]:
-            raise ValueError(f"{self.title}: gallery, labels, right must be as many and not 0, "
-                             f"found {counts}")
+            raise ValueError(f"{self.title}: gallery, labels, right, kept must be as many and not "
+                             f"0, found {counts}")
 
 
 def ranked_row(ranking: Ranking, query: int, model: str,
-               load: Callable[[Sequence[str]], list[Picture]], k: int = 8) -> RankedRow:
+               load: Callable[[Sequence[str]], list[Picture]], k: int = 8,
+               dropped: bool = False) -> RankedRow:
     """The first ``k`` of one query's ranking as its protocol counts them.
 
     ``load`` reads pictures by their paths in the manifest. The AP is the full ranking's.
+    ``dropped``: images that the protocol drops are among the ``k``, struck out.
     """
-    order, hits = ranking.kept(query)
+    order, hits, keep = (of[query] for of in (ranking.order, ranking.hits, ranking.keep))
     gallery, asked = ranking.gallery, ranking.query
-    ranks = np.flatnonzero(hits) + 1
+    shown = np.flatnonzero(keep | dropped)[:k]
+    ranks = np.flatnonzero(hits[keep]) + 1
     ap = "no valid match"
     if len(ranks):
         ap = f"AP {average_precision(ranks, np.array([len(ranks)]))[0]:.2f}"
     return RankedRow(
         title=f"{model}: {ap}", query=load([asked.paths[query]])[0],
         query_label=f"query\nid {asked.ids[query]}\ncam {asked.cams[query]}",
-        gallery=load(gallery.paths[order[:k]]),
-        labels=[f"id {gallery.ids[g]}\ncam {gallery.cams[g]}" for g in order[:k]],
-        right=hits[:k].tolist())
+        gallery=load(gallery.paths[order[shown]]),
+        labels=[f"id {gallery.ids[g]}\ncam {gallery.cams[g]}" for g in order[shown]],
+        right=hits[shown].tolist(), kept=keep[shown].tolist())
 
 
 def _ranked_list(sub: SubFigure, row: RankedRow, columns: int, cell: float) -> None:
-    """One row: its title, the query in a neutral frame, and the ranked pictures."""
+    """One row: its title, the query in a neutral frame, and the ranked pictures.
+
+    What is struck out has no rank.
+    """
     sub.suptitle(row.title, x=0.01, ha="left", fontsize=11, weight="bold")
     axes = sub.subplots(1, columns + 1)
     _show(axes[0], row.query, _wrap(row.query_label, cell), INK)
-    answers = zip(row.gallery, row.labels, row.right, strict=True)
-    for rank, (ax, (picture, label, right)) in enumerate(zip(axes[1:], answers, strict=False), 1):
+    answers = zip(row.gallery, row.labels, row.right, row.kept, np.cumsum(row.kept), strict=True)
+    for ax, (picture, label, right, kept, rank) in zip(axes[1:], answers, strict=False):
         colour = RIGHT if right else WRONG
-        _show(ax, picture, _wrap(label, cell), colour)
+        _show(ax, picture, _wrap(label, cell), colour if kept else None, struck=not kept)
+        if not kept:
+            continue
         ax.text(0.07, 0.97, f"{rank} {'✓' if right else '✗'}", color="white", va="top", fontsize=9,
                 weight="bold", transform=ax.transAxes,
                 bbox={"boxstyle": "square,pad=0.2", "facecolor": colour, "edgecolor": "none"})

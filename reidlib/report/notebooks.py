@@ -21,6 +21,7 @@ from reidlib.utils.paths import ROOT, Workspace, atomic_write, write_text
 
 INJECTED = "injected-parameters"  # papermill's tag
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+DATA = "01_data"  # reads and checks the data, and saves the study
 
 
 def run_notebook(source: Path, target: Path, parameters: dict) -> None:
@@ -82,7 +83,7 @@ def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: b
         except (PapermillExecutionError, DeadKernelError, OSError) as error:
             raise NotebookError(_advice(error, source, workspace)) from error
         log(f"      {time.perf_counter() - start:.0f} s")
-        if again and number == 1:  # the data is there and complete
+        if again and source.stem == DATA:  # the data is there and complete
             forget_runs(workspace)
     write_html(workspace.reports / "executed" / NOTEBOOKS[-1].name,
                workspace.reports / "report.html")

@@ -19,10 +19,19 @@ def picture(value, height=32, width=12):
     return np.full((height, width, 3), value, dtype=np.uint8)
 
 
-def ranked(title="baseline, AP 0.583", right=(False, True, True), query=None):
+def ranked(title="baseline, AP 0.583", right=(False, True, True), query=None, kept=None):
     query = picture(7) if query is None else query
     return RankedRow(title, query, "id 63, cam 1", [picture(10 * k) for k in range(len(right))],
-                     [f"cam {k}" for k in range(len(right))], list(right))
+                     [f"cam {k}" for k in range(len(right))], list(right),
+                     [True] * len(right) if kept is None else kept)
+
+
+def is_struck(ax):
+    """Two lines from corner to corner, over a pale picture."""
+    ends = sorted(line.get_xydata().tolist() for line in ax.lines)
+    assert ends in ([], [[[0, 0], [1, 1]], [[0, 1], [1, 0]]])
+    assert (ax.images[0].get_alpha() < 1) == bool(ends)
+    return bool(ends)
 
 
 @pytest.mark.parametrize("stack", [list, np.stack])
@@ -42,6 +51,15 @@ def test_contact_sheet_refuses_unlabelled_pictures():
         contact_sheet([], [])
 
 
+def test_contact_sheet_strikes_out_what_it_is_told_to():
+    pictures, labels = [picture(k) for k in range(3)], list("abc")
+    fig = contact_sheet(pictures, labels, 2, struck=[False, True, False])
+    assert [is_struck(ax) for ax in fig.axes] == [False, True, False]
+    assert not any(is_struck(ax) for ax in contact_sheet(pictures, labels).axes)
+    with pytest.raises(ValueError):
+        contact_sheet(pictures, labels, struck=[True])
+
+
 def test_frames_and_symbols_say_right_or_wrong():
     fig = ranked_lists([ranked(), ranked("improved, AP 1.000", (True, False, False))])
     assert [sub.get_suptitle() for sub in fig.subfigs] == ["baseline, AP 0.583",
@@ -58,6 +76,13 @@ def test_frames_and_symbols_say_right_or_wrong():
             assert ax.get_xlabel() == f"cam {k}"
 
 
+def test_what_is_struck_out_has_no_rank_and_no_frame():
+    query, *answers = ranked_lists([ranked(kept=[False, True, True])]).axes
+    assert [is_struck(ax) for ax in answers] == [True, False, False] and not is_struck(query)
+    assert [[text.get_text() for text in ax.texts] for ax in answers] == [[], ["1 ✓"], ["2 ✓"]]
+    assert not any(spine.get_visible() for spine in answers[0].spines.values())
+
+
 def test_ranked_lists_of_different_lengths_and_sizes_fit():
     fig = ranked_lists([ranked(right=[True] * 10, query=picture(7, 20, 20)), ranked()])
     assert [sum(bool(ax.images) for ax in sub.axes) for sub in fig.subfigs] == [11, 4]
@@ -68,10 +93,10 @@ def test_ranked_lists_of_different_lengths_and_sizes_fit():
 def test_incomplete_rows_are_refused():
     with pytest.raises(ValueError, match="no ranked rows"):
         ranked_lists([])
-    with pytest.raises(ValueError, match=r"baseline.*\(0, 0, 0\)"):
+    with pytest.raises(ValueError, match=r"baseline.*\(0, 0, 0, 0\)"):
         ranked(right=())
-    with pytest.raises(ValueError, match=r"improved.*\(1, 1, 2\)"):
-        RankedRow("improved", picture(0), "id 1", [picture(1)], ["cam 1"], [True, False])
+    with pytest.raises(ValueError, match=r"improved.*\(1, 1, 2, 1\)"):
+        RankedRow("improved", picture(0), "id 1", [picture(1)], ["cam 1"], [True, False], [True])
 
 
 def test_a_row_shows_the_nearest_that_the_protocol_counts(make_embeddings):
@@ -88,6 +113,10 @@ def test_a_row_shows_the_nearest_that_the_protocol_counts(make_embeddings):
     row = ranked_row(rank_gallery(query, gallery), 0, "tiny", load, k=3)
     assert row.title == f"tiny: AP {(1 / 2 + 2 / 4) / 2:.2f}" and row.right == [False, True, False]
     assert loaded == [["0.png"], ["1.png", "2.png", "3.png"]]
-    assert row.labels == ["id 2\ncam b", "id 1\ncam b", "id 2\ncam a"]
+    assert row.labels == ["id 2\ncam b", "id 1\ncam b", "id 2\ncam a"] and all(row.kept)
+    complete = ranked_row(rank_gallery(query, gallery), 0, "tiny", load, k=3, dropped=True)
+    assert loaded[2:] == [["0.png"], ["0.png", "1.png", "2.png"]] and complete.title == row.title
+    assert complete.kept == [False, True, True] and complete.right == [True, False, True]
+    assert complete.labels == ["id 1\ncam a", "id 2\ncam b", "id 1\ncam b"]
     alone = gallery.take(np.array([0, 1]))
     assert ranked_row(rank_gallery(query, alone), 0, "tiny", load).title == "tiny: no valid match"

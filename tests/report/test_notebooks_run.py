@@ -10,8 +10,9 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from reidlib import cli
+from reidlib.experiments.study import load_study
 from reidlib.report import notebooks
-from reidlib.utils.paths import ROOT
+from reidlib.utils.paths import ROOT, Workspace
 
 
 @pytest.fixture
@@ -54,6 +55,18 @@ def test_the_failing_notebook_and_its_error_are_named(notebook, tmp_path, monkey
     assert cli.main(["report", "--study", "smoke", "--workspace", str(tmp_path)]) == 1
     told = capsys.readouterr().err
     assert "error: source.ipynb: KeyError: 'lost'" in told and 'study = "smoke"' in told
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_runs_are_forgotten_once_the_data_are_checked(tmp_path, monkeypatch, again):
+    done = []
+    monkeypatch.setattr(notebooks, "run_notebook", lambda source, *_: done.append(source.stem))
+    monkeypatch.setattr(notebooks, "forget_runs", lambda workspace: done.append("forget"))
+    monkeypatch.setattr(notebooks, "write_html", lambda *_: None)
+    notebooks.run_notebooks(load_study("smoke"), Workspace("smoke", tmp_path), {}, again, list)
+    expected = [path.stem for path in notebooks.NOTEBOOKS]
+    assert [name for name in done if name != "forget"] == expected and done.count("forget") == again
+    assert not again or done[:4] == [*expected[:2], "forget", "02_baseline"]
 
 
 def test_a_stopped_report_says_that_it_goes_on(tmp_path, monkeypatch, capsys):
