@@ -20,6 +20,8 @@ endif
 # the shell shows what it runs, with the values
 REIDLIB := set -x; "$$PYTHON" -m reidlib
 WHERE := $${DEVICE:+--device "$$DEVICE"} $${WORKSPACE:+--workspace "$$WORKSPACE"}
+# what git keeps of a notebook that JupyterLab has saved: .gitattributes has the filter
+STRIP := -m nbstripout --keep-id --extra-keys metadata.language_info
 TRAIN_AGAIN := $(if $(filter-out 0 no,$(AGAIN)),--again)
 REPORT := $(REIDLIB) report --study "$$STUDY" $${EPOCHS:+--epochs "$$EPOCHS"} \
           $${SEEDS:+--seeds "$$SEEDS"} $(WHERE)
@@ -41,6 +43,8 @@ env: $(ENV) ## create the environment in .venv; LOCKED=1: with the versions of c
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reidlib needs Python >= 3.11, python3 is " + sys.version.split()[0])'
 	python3 -m venv .venv
 	.venv/bin/python -m pip install $(if $(filter %.locked,$@),-c constraints.txt) -e '.[notebooks,test]'
+	@git config filter.strip-outputs.clean '.venv/bin/python $(STRIP)' \
+	  || echo "not a git clone: outputs of notebooks are not stripped"
 	@touch .venv/.installed $@
 
 .venv/.locked: constraints.txt

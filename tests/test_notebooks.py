@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import nbformat
 import papermill
@@ -35,6 +37,25 @@ def test_source_is_clean(path):
     assert sum("parameters" in c.metadata.get("tags", []) for c in code) == 1
     assert nbformat.read(path, 4).metadata.kernelspec.name == "python3"
     assert cells[0].cell_type == "markdown" and "**Takeaway.**" in cells[-1].source
+
+
+def test_outputs_that_jupyterlab_saves_do_not_reach_git(tmp_path):
+    """The filter that `make env` sets gives the source back, byte for byte."""
+    source = NOTEBOOKS[2].read_text(encoding="utf-8")
+    notebook = nbformat.reads(source, 4)
+    notebook.metadata.language_info = {"name": "python", "version": "3.11.9"}
+    for number, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
+        cell.execution_count = number
+        cell.outputs = [nbformat.v4.new_output("stream", text="100 %")]
+    saved = nbformat.writes(notebook)
+    options = re.search("^STRIP := (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    found = subprocess.run([sys.executable, *options, "-t"], input=saved, capture_output=True,
+                           text=True, check=True).stdout
+    assert found == source != saved
+    attributes = (ROOT / ".gitattributes").read_text()
+    assert "notebooks/*.ipynb filter=strip-outputs\n" in attributes
+    assert "filter.strip-outputs.clean '.venv/bin/python $(STRIP)'" in (
+        ROOT / "Makefile").read_text()
 
 
 @each
