@@ -20,6 +20,7 @@ Picture = UInt8[np.ndarray, "height width 3"]
 Shares = Float[np.ndarray, "parts rows columns"]
 
 MANY = 10  # more parts than these need thinner lines and smaller numbers
+MASK = "#e66100"  # seen on dark and on bright pictures
 MAP = "viridis"  # one colour scale for all tensors; also for the colour-blind
 
 
@@ -55,11 +56,11 @@ def _show(ax: Axes, picture: np.ndarray, grid: tuple[int, int]) -> None:
 
 def _over(picture: np.ndarray, colours: Float[np.ndarray, "rows columns 3"],
           opacity: Float[np.ndarray, "rows columns"]) -> np.ndarray:
-    """The picture in dark grey, each patch under its colour (fractions), as opaque as given."""
+    """The picture in grey, each patch under its colour (fractions), as opaque as given."""
     height, width = picture.shape[:2]
     rows, columns = (np.arange(size) * n // size for size, n in
                      zip((height, width), opacity.shape, strict=True))
-    grey = 0.75 * picture.mean(2, keepdims=True).repeat(3, 2)
+    grey = picture.mean(2, keepdims=True).repeat(3, 2)
     share = opacity[rows][:, columns, None]
     return ((1 - share) * grey + share * 255 * colours[rows][:, columns]).round().astype(np.uint8)
 
@@ -100,17 +101,17 @@ def _colour_ticks(ax: Axes, colours: list[str]) -> None:
 def part_masks(picture: Picture, models: Mapping[str, Shares], shown: list[int]) -> Figure:
     """Which patches some parts are means of: one row of pictures a model, one column a part.
 
-    ``models``: name -> ``part_weights``; ``shown``: parts, from 0. A patch is the more yellow, the
+    ``models``: name -> ``part_weights``; ``shown``: parts, from 0. A patch is the more orange, the
     larger its share; in the label the largest share, in percent.
     """
     cell = max(2.1 * picture.shape[1] / picture.shape[0], 1.3)  # inches; the label needs some
     fig, axes = plt.subplots(len(models), len(shown), squeeze=False,
                              figsize=(cell * len(shown) + 0.4, 2.6 * len(models)))
     for line, (name, weights) in zip(axes, models.items(), strict=True):
-        yellow = np.broadcast_to(np.array(to_rgb("#ffd92f")), (*weights.shape[1:], 3))
+        orange = np.broadcast_to(np.array(to_rgb(MASK)), (*weights.shape[1:], 3))
         for ax, i in zip(line, shown, strict=True):
             most = weights[i].max()
-            _show(ax, _over(picture, yellow, 0.85 * weights[i] / most), weights.shape[1:])
+            _show(ax, _over(picture, orange, 0.85 * weights[i] / most), weights.shape[1:])
             ax.set_title(f"part {i + 1}", fontsize=10)
             ax.set_xlabel(f"at most {100 * most:.1f} %", fontsize=9)
         line[0].set_ylabel(name)

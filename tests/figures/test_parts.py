@@ -51,7 +51,7 @@ def test_bands_have_the_colour_of_their_part():
     np.testing.assert_array_equal(left.images[0].get_array(), picture)
     drawn = right.images[0].get_array()
     for i, colour in enumerate(part_colours(4)):
-        want = 0.55 * 75 + 0.45 * 255 * np.array(to_rgb(colour))
+        want = 0.55 * 100 + 0.45 * 255 * np.array(to_rgb(colour))
         assert np.abs(drawn[10 * i:10 * i + 10] - want).max() <= 1
     places = dict(zip([text.get_text() for text in right.get_yticklabels()], right.get_yticks(),
                       strict=True))
