@@ -98,7 +98,7 @@ def ranked_row(ranking: Ranking, query: int, model: str,
     ranks = np.flatnonzero(hits[keep]) + 1
     ap = "no valid match"
     if len(ranks):
-        ap = f"AP {average_precision(ranks, np.array([len(ranks)]))[0]:.2f}"
+        ap = f"AP {100 * average_precision(ranks, np.array([len(ranks)]))[0]:.1f} %"
     return RankedRow(
         title=f"{model}: {ap}", query=load([asked.paths[query]])[0],
         query_label=f"query\nid {asked.ids[query]}\ncam {asked.cams[query]}",
