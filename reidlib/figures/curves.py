@@ -51,14 +51,15 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     history = history.sort_values("epoch", kind="stable")
     fig = plt.figure(figsize=(WIDTH, 2.2 * rows + 2.5))
     grid = fig.add_gridspec(rows + 1, columns)
-    line = {name: dict(color=look.color, ls=look.ls, lw=1.3, marker=look.marker, ms=4)
+    last = history["epoch"].max() + 1
+    line = {name: dict(**look._asdict(), lw=1.3, ms=4, markevery=ceil(last / 10), clip_on=False)
             for name, look in looks(presets).items()}
     for i, name in enumerate(presets):
         ax, own = fig.add_subplot(grid[i]), history[history["preset"] == name]
         for _, run in own.groupby("run", observed=True):
             ax.plot(run["epoch"] + 1, run["loss"], **line[name])
         ax.set(title=name, xlabel="epoch", ylabel="training loss")
-        ax.set_ylim(bottom=min(0, own["loss"].min()))
+        ax.set_ylim(min(0, own["loss"].min()), 1.06 * own["loss"].max())
     below = fig.add_subplot(grid[rows, :])
     for (name, _), run in history.groupby(["preset", "run"], observed=True):
         below.plot(run["epoch"] + 1, run["accuracy"], **line[name])
@@ -67,7 +68,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     fig.legend([sample(**line[name]) for name in presets], presets, ncols=5, handlelength=3,
                loc="outside lower center")
     for ax in fig.axes:
-        ax.set_xlim(0.5, history["epoch"].max() + 1.5)
+        ax.set_xlim(0.5, last + 0.5)
         ax.locator_params(axis="x", integer=True, min_n_ticks=1)
     return fig
 
