@@ -1,47 +1,48 @@
-"""Curves, bars and dots from plain DataFrames. Scores are fractions in [0, 1]."""
+"""Curves, bars and small panels from plain DataFrames. Scores are fractions in [0, 1]."""
 
-from math import ceil, floor
+from math import ceil
 from textwrap import fill
 
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 
-from reidlib.evaluation.protocols import PAPER_PROTOCOL, PROTOCOLS
-from reidlib.figures import style
-from reidlib.figures.style import INK, LINES, MARKERS, WIDTH, check_frame, in_order, styled
+from reidlib.evaluation.protocols import PAPER_PROTOCOL
+from reidlib.figures.style import (
+    GREY,
+    INK,
+    WIDTH,
+    Look,
+    check_frame,
+    in_order,
+    in_percent,
+    looks,
+    protocol_title,
+    protocols_in,
+    sample,
+    styled,
+)
+from reidlib.utils.text import percent
 
-ORDER = (*(name for name in PROTOCOLS if name != PAPER_PROTOCOL), PAPER_PROTOCOL)
 SEED = {"marker": "o", "ms": 3.5, "mfc": "white", "color": INK, "ls": "none"}
 INTERVAL = {"marker": "|", "ms": 6, "color": INK, "lw": 1.2}
 PUBLISHED = {"marker": "|", "ms": 15, "mew": 2.5, "color": "black", "ls": "none"}
-
-
-def protocols_in(frame: pd.DataFrame) -> list[str]:
-    """The protocols of ``frame``: from the standard one to the paper's, then any others."""
-    found = in_order(frame["protocol"])
-    return [name for name in dict.fromkeys([*ORDER, *found]) if name in found]
-
-
-def _protocol_title(name: str) -> str:
-    return f"{name} (the paper's)" if name == PAPER_PROTOCOL else name
-
-
-def _sample(**look) -> Line2D:
-    """A legend entry for a marker or line of that look."""
-    return Line2D([], [], **{"ls": "none", "color": INK, **look})
+QUARTERS = (0, 0.25, 0.5, 0.75, 1)  # of an axis
+# row -> title, of the rows that small panels show where a frame has them: one a model
+MODEL_ROWS = {"not fine-tuned": "not fine-tuned", "baseline": "baseline",
+              "+ flipped query": "improved", "best": "best"}
 
 
 @styled
 def learning_curves(history: pd.DataFrame) -> Figure:
     """Loss of each preset on its own scale, and below the training accuracy of all.
 
-    Columns: ``run, preset, seed, epoch, loss, accuracy`` (fraction); one line a run. Losses of
-    presets are different sums, so they never share a vertical axis.
+    Columns: ``run, preset, seed, epoch, loss, accuracy`` (fraction); one line a run. ``epoch``
+    counts from 0, the axis from 1. Losses of presets are different sums, so they never share a
+    vertical axis.
     """
     check_frame(history, ["run", "epoch"], ["accuracy"], ["preset", "seed", "loss"])
     presets = in_order(history["preset"])
@@ -50,44 +51,47 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     history = history.sort_values("epoch", kind="stable")
     fig = plt.figure(figsize=(WIDTH, 2.2 * rows + 2.5))
     grid = fig.add_gridspec(rows + 1, columns)
-    colours = style.row_colours(presets)
-    look = {name: dict(color=colours[name], ls=LINES[i % len(LINES)], lw=1.3, marker=".", ms=4)
-            for i, name in enumerate(presets)}
+    last = history["epoch"].max() + 1
+    line = {name: dict(**look._asdict(), lw=1.3, ms=4, markevery=ceil(last / 10), clip_on=False)
+            for name, look in looks(presets).items()}
     for i, name in enumerate(presets):
         ax, own = fig.add_subplot(grid[i]), history[history["preset"] == name]
         for _, run in own.groupby("run", observed=True):
-            ax.plot(run["epoch"], run["loss"], **look[name])
+            ax.plot(run["epoch"] + 1, run["loss"], **line[name])
         ax.set(title=name, xlabel="epoch", ylabel="training loss")
-        ax.set_ylim(bottom=min(0, own["loss"].min()))
+        ax.set_ylim(min(0, own["loss"].min()), 1.06 * own["loss"].max())
     below = fig.add_subplot(grid[rows, :])
     for (name, _), run in history.groupby(["preset", "run"], observed=True):
-        below.plot(run["epoch"], run["accuracy"], **look[name])
-    below.set(xlabel="epoch", ylabel="training accuracy", ylim=(0, 1.03))
-    fig.legend([_sample(**look[name]) for name in presets], presets, ncols=4,
+        below.plot(run["epoch"] + 1, run["accuracy"], **line[name])
+    below.set(xlabel="epoch", ylabel="training accuracy\nin percent", ylim=(0, 1.05))
+    in_percent(below.yaxis)
+    fig.legend([sample(**line[name]) for name in presets], presets, ncols=5, handlelength=3,
                loc="outside lower center")
     for ax in fig.axes:
-        ax.locator_params(axis="x", integer=True)
+        ax.set_xlim(0.5, last + 0.5)
+        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
     return fig
 
 
 def _score_bars(ax: Axes, part: pd.DataFrame, rows: list[str], ends: pd.DataFrame) -> None:
     """One protocol's bars, with mAP above rank-1, the single seeds, the interval of mAP (``ends``:
-    row -> low, high) and the means in figures."""
-    colours = style.row_colours(rows)
-    for y, row in enumerate(rows):
+    row -> low, high) and the means in figures; a dash for a row without scores."""
+    for y, (row, look) in enumerate(looks(rows).items()):
         runs = part[part["row"] == row]
+        if runs.empty:
+            ax.text(1.04, y, percent(None), va="center", transform=ax.get_yaxis_transform())
+            continue
         for metric, dy, alpha in (("mAP", -0.19, 1.0), ("rank1", 0.19, 0.4)):
-            if runs.empty:
-                continue
             mean = runs[metric].mean()
-            ax.barh(y + dy, mean, 0.36, color=colours[row], alpha=alpha, zorder=2)
+            ax.barh(y + dy, mean, 0.36, color=look.color, alpha=alpha, zorder=2)
             if metric == "mAP" and row in ends.index:
                 ax.plot(ends.loc[row, ["low", "high"]], [y + dy] * 2, **INTERVAL, zorder=3)
             ax.plot(runs[metric], [y + dy] * len(runs), **SEED, zorder=4, clip_on=False)
-            ax.text(1.04, y + dy, f"{mean:.3f}", va="center", fontsize=9,
+            ax.text(1.04, y + dy, percent(mean), va="center", fontsize=9,
                     transform=ax.get_yaxis_transform())
-    ax.set(xlim=(0, 1), xlabel="score (mean over seeds)")
-    ax.set_yticks(range(len(rows)), rows)
+    ax.set(xlim=(0, 1), xlabel="percent (mean over seeds)", xticks=QUARTERS)
+    in_percent(ax.xaxis)
+    ax.set_yticks(range(len(rows)), [fill(row, 21) for row in rows])
     ax.set_ylim(len(rows) - 0.45, -0.55)
     ax.grid(False, axis="y")
 
@@ -104,15 +108,15 @@ def ablation_bars(scores: pd.DataFrame, intervals: pd.DataFrame,
     check_frame(scores, ["row", "protocol", "seed"], ["mAP", "rank1"])
     rows, protocols = in_order(scores["row"]), protocols_in(scores)
     fig, axes = plt.subplots(1, len(protocols), sharey=True, squeeze=False,
-                             figsize=(WIDTH, 0.62 * len(rows) + 1.6))
+                             figsize=(WIDTH, 0.56 * len(rows) + 1.4))
     for ax, protocol in zip(axes[0], protocols, strict=True):
         part, ends = (table[table["protocol"] == protocol] for table in (scores, intervals))
         _score_bars(ax, part, rows, ends.set_index("row"))
-        ax.set_title(_protocol_title(protocol))
+        ax.set_title(protocol_title(protocol))
     axes[0, 0].set_ylabel("model")
     legend = {"mAP": Patch(color=INK), "rank-1": Patch(color=INK, alpha=0.4),
-              "one seed": _sample(**SEED),
-              "95 % interval of mAP": _sample(**{**INTERVAL, "ls": "-"})}
+              "one seed": sample(**SEED),
+              "95 % interval of mAP": sample(**{**INTERVAL, "ls": "-"})}
     if paper is not None:
         check_frame(paper, ["row"], ["mAP", "rank1"])
         if PAPER_PROTOCOL not in protocols or not set(paper["row"]) <= set(rows):
@@ -122,102 +126,90 @@ def ablation_bars(scores: pd.DataFrame, intervals: pd.DataFrame,
         for metric, dy in (("mAP", -0.19), ("rank1", 0.19)):
             ys = [rows.index(row) + dy for row in paper["row"]]
             ax.plot(paper[metric], ys, **PUBLISHED, zorder=3, clip_on=False)
-        legend["published"] = _sample(**PUBLISHED)
-    fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4)
-    return fig
-
-
-@styled
-def score_dots(scores: pd.DataFrame, by: str, label: str, published: float | None = None
-               ) -> Figure:
-    """mAP with its interval of each row by each way of asking: dots side by side in its column.
-
-    Columns: ``row``, ``by``, and ``value, low, high`` (fractions). ``label``: of the axis of
-    ``by``; ``published``: a number of the paper's, marked in the first column.
-    """
-    check_frame(scores, ["row", by], ["value", "low", "high"])
-    rows, columns = in_order(scores["row"]), in_order(scores[by])
-    colours = style.row_colours(rows)
-    fig, ax = plt.subplots(figsize=(WIDTH, 3.6))
-    for i, row in enumerate(rows):
-        own = scores[scores["row"] == row].set_index(by)
-        x = [columns.index(c) + 0.21 * (i - (len(rows) - 1) / 2) for c in own.index]
-        ax.vlines(x, own["low"], own["high"], color=colours[row], lw=2, zorder=2)
-        ax.plot(x, own["value"], MARKERS[i], color=colours[row], ms=7.5, mec="white", label=row,
-                zorder=3, clip_on=False)
-        for place, value in zip(x, own["value"], strict=True):
-            ax.annotate(f"{100 * value:.0f}", (place, value), xytext=(5, 0), fontsize=8,
-                        textcoords="offset points", va="center", zorder=4,
-                        path_effects=[withStroke(linewidth=2, foreground="white")])
-    if published is not None:
-        ax.plot([-0.45, 0.45], [published] * 2, color="black", lw=1.2, ls=":", label="published",
-                zorder=1)
-    ax.set_xticks(range(len(columns)), [fill(f"{c:,}" if isinstance(c, int) else c, 18)
-                                          for c in columns])
-    ax.set(xlabel=label, ylabel="mAP (95 % interval)", ylim=(0, 1.03),
-           xlim=(-0.5, len(columns) - 0.5))
-    ax.grid(False, axis="x")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        legend["published"] = sample(**PUBLISHED)
+    fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=5,
+               columnspacing=1.2, handlelength=1.6)
     return fig
 
 
 @styled
 def protocol_gap(scores: pd.DataFrame) -> Figure:
-    """How far apart protocols score the same runs: one line per row, one marker per protocol.
+    """How far apart protocols score the same runs: a panel a model, a line a protocol.
 
-    Columns: ``row, protocol, seed, mAP`` (fraction). Markers are means over seeds, the number is
-    what the paper's protocol adds to the standard one.
+    Columns: ``row, protocol, seed, mAP`` (fraction). Shown are ``MODEL_ROWS``, where there are
+    none of them the first four rows. Markers and numbers are means over seeds, dots below them
+    single seeds; the last line is what the paper's protocol adds to the standard one.
     """
     check_frame(scores, ["row", "protocol", "seed"], ["mAP"])
     rows, protocols = in_order(scores["row"]), protocols_in(scores)
-    markers = {**dict(zip(dict.fromkeys([*ORDER, *protocols]), MARKERS.replace("X", ""),
-                          strict=False)), PAPER_PROTOCOL: "X"}
-    colours = style.row_colours(rows)
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.5 * len(rows) + 1.6))
-    for y, row in enumerate(rows):
-        means = scores[scores["row"] == row].groupby("protocol", observed=True)["mAP"].mean()
-        ax.plot([means.min(), means.max()], [y, y], color=colours[row], lw=3, alpha=0.4, zorder=1)
-        for protocol, mean in means.items():
-            ax.plot(mean, y, markers[protocol], ms=9, color=colours[row], mec="white", zorder=3,
-                    clip_on=False)
-        if {"standard", PAPER_PROTOCOL} <= set(means.index):
-            gap = means[PAPER_PROTOCOL] - means["standard"]
-            ax.text(1.02, y, f"{gap:+.3f}", va="center", transform=ax.get_yaxis_transform())
-            ax.set_title(f"{PAPER_PROTOCOL} − standard:", loc="right")
-    ax.set(xlim=(0, 1), xlabel="mAP", ylabel="model")
-    ax.set_yticks(range(len(rows)), rows)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.grid(False, axis="y")
-    fig.legend([_sample(marker=markers[p], ms=9, mec="white") for p in protocols],
-               [_protocol_title(p) for p in protocols], loc="outside lower center", ncols=3,
-               title="mean over seeds")
+    rows = [row for row in rows if row in MODEL_ROWS] or rows[:4]
+    compared = {"standard", PAPER_PROTOCOL} <= set(protocols)
+    lines = [*map(protocol_title, protocols), *[f"{PAPER_PROTOCOL} − standard"] * compared]
+    fig, axes = plt.subplots(1, len(rows), sharey=True, squeeze=False,
+                             figsize=(WIDTH, 0.32 * len(lines) + 1.4))
+    for ax, (row, look) in zip(axes[0], looks(rows).items(), strict=True):
+        _protocol_panel(ax, scores[scores["row"] == row], protocols, look)
+        ax.set(title=MODEL_ROWS.get(row, row), xlabel="mAP in percent", xlim=(0, 1),
+               ylim=(len(lines) - 0.4, -0.6), xticks=[0, 0.5, 1])
+        in_percent(ax.xaxis)
+        ax.tick_params(axis="y", length=0)
+        if PAPER_PROTOCOL in protocols:
+            ax.axhspan(len(protocols) - 1.45, len(protocols) - 0.55, color="#f0f0f0", zorder=0)
+    axes[0, 0].set_yticks(range(len(lines)), lines)
+    axes[0, 0].set_ylabel("protocol")
+    fig.legend([sample(marker="o", ms=8, mec="white"), sample(**SEED)],
+               ["mean over seeds", "one seed"], loc="outside lower center", ncols=2)
     return fig
+
+
+def _protocol_panel(ax: Axes, own: pd.DataFrame, protocols: list[str], look: Look) -> None:
+    """One model: a marker a protocol with its value on the side that has room, and the gap."""
+    seeds = dict(iter(own.groupby("protocol", observed=True)["mAP"]))
+    for y, protocol in enumerate(protocols):
+        if protocol not in seeds:
+            continue
+        found = seeds[protocol]
+        ax.plot(found.mean(), y, look.marker, ms=8, color=look.color, mec="white", zorder=3,
+                clip_on=False)
+        ax.plot(found, [y + 0.31] * len(found), **SEED, mew=0.8, zorder=2, clip_on=False)
+        side = -1 if found.mean() > 0.5 else 1
+        ax.annotate(percent(found.mean()), (found.mean(), y), (7 * side, 0), va="center",
+                    textcoords="offset points", fontsize=9, ha="right" if side < 0 else "left")
+    if {"standard", PAPER_PROTOCOL} <= set(seeds):
+        gap = seeds[PAPER_PROTOCOL].mean() - seeds["standard"].mean()
+        ax.text(0.5, len(protocols), f"{percent(gap, signed=True)} points", weight="bold",
+                ha="center", va="center", fontsize=9)
+    ax.grid(False, axis="y")
 
 
 @styled
 def ap_scatter(queries: pd.DataFrame) -> Figure:
     """Average precision of each query under ``standard`` against the paper's protocol.
 
-    Columns: ``row, path, seed, protocol, AP`` (fraction; NaN is left out); one panel per row, one
-    dot per query and seed. Above the diagonal the paper's protocol gives the higher score.
+    Columns: ``row, path, seed, protocol, AP`` (fraction; NaN is left out); one panel per row that
+    has scores under both, one dot per query and seed. Above the diagonal the paper's protocol
+    gives the higher score.
     """
     key = ["row", "path", "seed", "protocol"]
     check_frame(queries, key, others=["AP"])
-    wide = queries.pivot(index=key[:3], columns="protocol", values="AP")
-    wide, rows = wide.dropna().reset_index(), in_order(queries["row"])
-    columns, colours = min(len(rows), 3), style.row_colours(rows)
-    fig, axes = plt.subplots(ceil(len(rows) / columns), columns, squeeze=False, sharex=True,
-                             sharey=True, figsize=(WIDTH, 2.5 * ceil(len(rows) / columns) + 0.3))
-    for ax, row in zip(axes.flat, rows, strict=False):
+    wide = queries.pivot(index=key[:3], columns="protocol", values="AP").dropna().reset_index()
+    rows = [row for row in in_order(queries["row"]) if row in set(wide["row"])]
+    columns = min(len(rows), 3)
+    fig, axes = plt.subplots(ceil(len(rows) / columns), columns, squeeze=False,
+                             figsize=(WIDTH, 2.35 * ceil(len(rows) / columns) + 0.4))
+    for ax, (row, look) in zip(axes.flat, looks(rows).items(), strict=False):
         own = wide[wide["row"] == row]
-        ax.plot([0, 1], [0, 1], color=style.GREY, lw=1, zorder=1)
-        ax.plot(own["standard"], own[PAPER_PROTOCOL], "o", color=colours[row], ms=5, alpha=0.5,
-                mec="white", clip_on=False, zorder=2)
-        ax.set(title=row, xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        ax.plot([0, 1], [0, 1], color=GREY, lw=1, zorder=1)
+        ax.plot(own["standard"], own[PAPER_PROTOCOL], look.marker, color=look.color, ms=5,
+                alpha=0.5, mec="white", zorder=2)
+        ax.set(title=row, xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), aspect="equal",
+               xticks=QUARTERS, yticks=QUARTERS)
+        in_percent(ax.xaxis)
+        in_percent(ax.yaxis)
     for ax in axes.flat[len(rows):]:
         ax.remove()
-    fig.supxlabel("AP under standard", fontsize=11)
-    fig.supylabel(f"AP under {_protocol_title(PAPER_PROTOCOL)}", fontsize=11)
+    fig.supxlabel("AP under standard, in percent", fontsize=11)
+    fig.supylabel(f"AP under {protocol_title(PAPER_PROTOCOL)}, in percent", fontsize=11)
     return fig
 
 
@@ -225,65 +217,31 @@ def ap_scatter(queries: pd.DataFrame) -> Figure:
 def cmc_curves(cmc: pd.DataFrame) -> Figure:
     """Share of queries with a right picture among the first k, one panel per protocol.
 
-    Columns: ``row, protocol, rank`` (k, from 1) and ``cmc`` (fraction, mean over seeds). Ranks
-    above 20 are left out.
+    Columns: ``row, protocol, rank`` (k, from 1) and ``cmc`` (fraction, mean over seeds). Left out:
+    re-ranked rows, and ranks above 20. The vertical axis is stretched near 100 percent, where the
+    models differ.
     """
     check_frame(cmc, ["row", "protocol", "rank"], ["cmc"])
-    rows, protocols = in_order(cmc["row"]), protocols_in(cmc)
-    cmc = cmc[cmc["rank"] <= 20].sort_values("rank")
-    lowest, colours = floor(10 * cmc["cmc"].min()) / 10, style.row_colours(rows)
-    lines = {row: LINES[i % len(LINES)] for i, row in enumerate(rows)}
-    fig, axes = plt.subplots(1, len(protocols), squeeze=False, sharey=True, figsize=(WIDTH, 3.5))
+    protocols = protocols_in(cmc)
+    rows = [row for row in in_order(cmc["row"]) if "re-ranking" not in row]
+    cmc = cmc[(cmc["rank"] <= 20) & cmc["row"].isin(rows)].sort_values("rank")
+    fig, axes = plt.subplots(1, len(protocols), squeeze=False, sharey=True, figsize=(WIDTH, 4.2))
     for ax, protocol in zip(axes[0], protocols, strict=True):
         part = cmc[cmc["protocol"] == protocol]
-        for row, curve in ((row, part[part["row"] == row]) for row in rows):
-            ax.plot(curve["rank"], curve["cmc"], marker=".", color=colours[row],
-                    linestyle=lines[row], label=row)
-        ax.set(title=_protocol_title(protocol), xlabel="rank k", ylabel="CMC (found within k)",
-               xlim=(0.5, 20.5), ylim=(lowest, 1.01), xticks=[1, 5, 10, 15, 20])
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        for row, look in looks(rows).items():
+            own = part[part["row"] == row]
+            ax.plot(own["rank"], own["cmc"], **look._asdict(), ms=5, mec="white", mew=0.6,
+                    label=row, clip_on=False, zorder=3)
+        ax.set(title=protocol_title(protocol), xlabel="rank k")
+        last = part["rank"].max()
+        ax.set_xticks(sorted({1, last, *range(5, last, 5)}))
+        ax.set_xlim(0.5, last + 0.5)
+        ax.set_yscale("function", functions=(lambda y: -np.log(1.05 - y),
+                                             lambda t: 1.05 - np.exp(-t)))
+        ax.set_yticks([0, 0.5, 0.8, 0.9, 0.95, 1])
+        in_percent(ax.yaxis)
+        ax.set_ylim(max(0, cmc["cmc"].min() - 0.05), 1)
+    axes[0, 0].set_ylabel("found within k, percent of queries\n(stretched near 100)")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
+               handlelength=3.5)
     return fig
-
-
-@styled
-def rule_dots(scores: pd.DataFrame) -> Figure:
-    """mAP of each system under each protocol, in percent: does the order change with the rules?
-
-    Columns: ``dataset, row, protocol`` and ``value, low, high`` (fractions). One panel a data set,
-    rows in the given order; on the right the places of each row, from protocol to protocol.
-    """
-    check_frame(scores, ["dataset", "row", "protocol"], ["value", "low", "high"])
-    datasets, protocols = in_order(scores["dataset"]), protocols_in(scores)
-    rows = [in_order(scores.loc[scores["dataset"] == name, "row"]) for name in datasets]
-    heights = [len(names) + 0.8 for names in rows]
-    fig, axes = plt.subplots(len(datasets), sharex=True, squeeze=False, height_ratios=heights,
-                             figsize=(WIDTH, 0.42 * sum(heights) + 0.9))
-    for ax, name, names in zip(axes[:, 0], datasets, rows, strict=True):
-        _rule_panel(ax, scores[scores["dataset"] == name], names, protocols)
-        ax.set_title(name, loc="left")
-    axes[0, 0].text(1.02, 1, "place", va="bottom", transform=axes[0, 0].transAxes)
-    axes[-1, 0].set(xlim=(0, 100), xlabel="mAP, percent (95 % interval)")
-    fig.legend([_sample(marker=MARKERS[i], ms=8, mec="white") for i in range(len(protocols))],
-               [_protocol_title(name) for name in protocols], loc="outside lower center", ncols=3)
-    return fig
-
-
-def _rule_panel(ax: Axes, scores: pd.DataFrame, rows: list[str], protocols: list[str]) -> None:
-    """One data set: a line a row with a marker and an interval a protocol, and its places."""
-    table = scores.set_index(["row", "protocol"])
-    places = table["value"].groupby("protocol").rank(ascending=False, method="min")
-    colours = style.row_colours(rows)
-    for y, row in enumerate(rows):
-        own, look = 100 * table.loc[row, ["value", "low", "high"]], {"color": colours[row]}
-        ax.plot([own["value"].min(), own["value"].max()], [y, y], **look, lw=3, alpha=0.3, zorder=1)
-        for marker, name in zip(MARKERS, protocols, strict=False):
-            ax.plot(own.loc[name, ["low", "high"]], [y, y], **look, lw=1.5, marker="|", zorder=2)
-            ax.plot(own.loc[name, "value"], y, marker, **look, ms=8, mec="white", zorder=3,
-                    clip_on=False)
-            ax.annotate(f"{own.loc[name, 'value']:.1f}", (own.loc[name, "value"], y), (0, 5),
-                        textcoords="offset points", ha="center", fontsize=8, zorder=4)
-        ax.text(1.02, y, " \u2192 ".join(f"{places[row, name]:.0f}" for name in protocols),
-                va="center", transform=ax.get_yaxis_transform())
-    ax.set_yticks(range(len(rows)), rows)
-    ax.set_ylim(len(rows) - 0.5, -0.7)
-    ax.grid(False, axis="y")

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from textwrap import fill
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 from reidlib.evaluation.metrics import average_precision
 from reidlib.evaluation.ranking import Ranking
 from reidlib.figures.style import INK, PALETTE, WIDTH, styled
+from reidlib.utils.text import percent
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
@@ -65,6 +67,14 @@ def contact_sheet(images: Sequence[Picture] | UInt8[np.ndarray, "image _ _ 3"],
     return fig
 
 
+class ColourBar(NamedTuple):
+    """What the colours and labels of a row of maps mean."""
+
+    colours: Float[np.ndarray, "2 3"]  # the lowest and the highest, red, green, blue in [0, 1]
+    ends: tuple[str, str]  # what is written beside them
+    note: str  # below the figure
+
+
 @dataclass(frozen=True)
 class RankedRow:
     """What one model answers to one query: pictures (H, W, 3) of 8 bits, nearest first."""
@@ -76,6 +86,7 @@ class RankedRow:
     labels: list[str]  # camera of each gallery picture
     right: list[bool]  # same person as the query
     kept: list[bool]   # the protocol counts it; the others are struck out
+    bar: ColourBar | None = None
 
     def __post_init__(self):
         counts = len(self.gallery), len(self.labels), len(self.right), len(self.kept)
@@ -98,7 +109,7 @@ def ranked_row(ranking: Ranking, query: int, model: str,
     ranks = np.flatnonzero(hits[keep]) + 1
     ap = "no valid match"
     if len(ranks):
-        ap = f"AP {100 * average_precision(ranks, np.array([len(ranks)]))[0]:.1f} %"
+        ap = f"AP {percent(average_precision(ranks, np.array([len(ranks)]))[0])} %"
     return RankedRow(
         title=f"{model}: {ap}", query=load([asked.paths[query]])[0],
         query_label=f"query\nid {asked.ids[query]}\ncam {asked.cams[query]}",
@@ -126,6 +137,21 @@ def _ranked_list(sub: SubFigure, row: RankedRow, columns: int, cell: float) -> N
                 bbox={"boxstyle": "square,pad=0.2", "facecolor": colour, "edgecolor": "none"})
     for ax in axes[1 + len(row.gallery):]:
         ax.axis("off")
+    if row.bar:
+        _colour_bar(sub, row.bar)
+
+
+def _colour_bar(sub: SubFigure, bar: ColourBar) -> None:
+    """On the right of the title: the colours from low to high, with what they stand for."""
+    width, height = sub.bbox.size / sub.figure.dpi  # inches
+    line = 1 - 0.13 / height
+    ax = sub.add_axes((1 - 1.6 / width, line - 0.05 / height, 1 / width, 0.1 / height))
+    ax.set_in_layout(False)
+    ax.imshow(np.linspace(*bar.colours, 11)[None], aspect="auto")
+    ax.axis("off")
+    for x, text, side in ((1 - 1.65 / width, bar.ends[0], "right"),
+                          (1 - 0.55 / width, bar.ends[1], "left")):
+        sub.text(x, line, text, ha=side, va="center", fontsize=9)
 
 
 @styled
@@ -136,11 +162,16 @@ def ranked_lists(rows: Sequence[RankedRow]) -> Figure:
     columns = max(len(row.gallery) for row in rows)
     shapes = [picture.shape for row in rows for picture in [row.query, *row.gallery]]
     cell = min(WIDTH / (columns + 1), 1.1)
+    width = max(cell * (columns + 1), 4)
     lines = max(_wrap(label, cell).count("\n") + 1 for row in rows
                 for label in [row.query_label, *row.labels])
-    height = 0.9 * cell * max(h / w for h, w, _ in shapes) + 0.45 + LINE * lines
-    fig = plt.figure(figsize=(max(cell * (columns + 1), 4), height * len(rows)))
-    subs = fig.subfigures(len(rows), 1, squeeze=False)
-    for sub, row in zip(subs[:, 0], rows, strict=True):
+    heights = [0.9 * cell * max(h / w for h, w, _ in shapes) + 0.45 + LINE * lines] * len(rows)
+    notes = [_wrap(note, width) for note in dict.fromkeys(row.bar.note for row in rows if row.bar)]
+    heights += [0.1 + LINE * (note.count("\n") + 1) for note in notes]
+    fig = plt.figure(figsize=(width, sum(heights)))
+    subs = fig.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for sub, row in zip(subs, rows, strict=False):
         _ranked_list(sub, row, columns, cell)
+    for sub, note in zip(subs[len(rows):], notes, strict=True):
+        sub.text(0.01, 0.95, note, va="top", fontsize=9)
     return fig

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from reidlib.data.images import load_picture, read_images
 from reidlib.evaluation.ranking import Ranking
-from reidlib.figures.ranked_lists import RankedRow, ranked_row
+from reidlib.figures.ranked_lists import ColourBar, RankedRow, ranked_row
 from reidlib.models.la_transformer import LATransformer
 
-# from nothing to most: dark blue to yellow, also for the colour-blind
-LOW, HIGH = np.array([35, 35, 120]), np.array([255, 235, 60])
+# from least to most: blue to yellow, also for the colour-blind; light, so that pictures stay seen
+LOW, HIGH = np.array([70, 120, 255]), np.array([255, 210, 0])
+NOTE = ("cos: cosine similarity of hit and query, the sum over the hit's patches and the rest. "
+        "Colour: what a patch adds. Rest: what is in no patch (the class token's share).")
 
 
 def contributions(model: LATransformer, images: UInt8[Tensor, "image 3 height width"],
@@ -47,22 +49,24 @@ def contributions(model: LATransformer, images: UInt8[Tensor, "image 3 height wi
 def overlay(picture: UInt8[np.ndarray, "height width 3"],
             patches: Float[np.ndarray, "rows columns"], ends: tuple[float, float]
             ) -> UInt8[np.ndarray, "height width 3"]:
-    """The picture in grey under its patches' contributions: dark blue at the lower of the two
-    ``ends``, yellow at the higher."""
+    """The picture's brightness in the colours of its patches' contributions: blue at the lower of
+    the two ``ends``, yellow at the higher."""
     height, width = picture.shape[:2]
     grid = ((patches - ends[0]) / (ends[1] - ends[0])).clip(0, 1).astype(np.float32)
     share = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
     share = np.asarray(share).clip(0, 1)[..., None]
     grey = picture.mean(2, keepdims=True)
-    return (0.4 * grey + 0.6 * (LOW + share * (HIGH - LOW))).round().astype(np.uint8)
+    low, high = np.percentile(grey, [1, 99])
+    light = ((grey - low) / max(high - low, 1)).clip(0, 1)
+    return ((0.2 + 0.8 * light) * (LOW + share * (HIGH - LOW))).round().astype(np.uint8)
 
 
 def explained_row(model: LATransformer, ranking: Ranking, query: int, name: str, root: Path,
                   k: int = 5) -> RankedRow:
     """``ranked_row`` of the first ``k`` with each hit under its patches' contributions.
 
-    The 2 % of the row's patches that add most are yellow, those that add least dark; labels say
-    the similarity and how much of it is not in the patches.
+    The 2 % of the row's patches that add most are yellow, those that add least blue; labels say
+    the similarity and how much of it is not in the patches, the colour bar what a patch adds.
     """
     hits = ranking.kept(query)[0][:k]
     row = ranked_row(ranking, query, name, lambda paths: [load_picture(root / p) for p in paths], k)
@@ -73,4 +77,5 @@ def explained_row(model: LATransformer, ranking: Ranking, query: int, name: str,
               for own, other in zip(patches, rest, strict=True)]
     pictures = [overlay(picture, own, (low, high))
                 for picture, own in zip(row.gallery, patches, strict=True)]
-    return replace(row, gallery=pictures, labels=labels)
+    bar = ColourBar(np.stack([LOW, HIGH]) / 255, (f"a patch adds {low:.3f}", f"{high:.3f}"), NOTE)
+    return replace(row, gallery=pictures, labels=labels, bar=bar)

@@ -1,20 +1,25 @@
 """One look for all figures, and saving a figure together with the data it was drawn from.
 
-A model (a preset, or its row of the ablation) has one colour in every figure, and no distinction
-rests on colour alone.
+A model (a preset, or its row of the ablation) has one colour, marker and line in every figure, and
+no distinction rests on colour alone. Frames hold fractions in [0, 1], and so do the axes: what one
+reads on them is in percent.
 """
 
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
+from typing import NamedTuple, ParamSpec
 
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
+from reidlib.evaluation.protocols import PAPER_PROTOCOL, PROTOCOLS
 from reidlib.utils.paths import atomic_write, write_csv
 
 P = ParamSpec("P")
@@ -29,33 +34,68 @@ STYLE = sns.axes_style("whitegrid") | {
     "ytick.labelsize": 10, "legend.fontsize": 10, "figure.titlesize": 12,
     "font.sans-serif": ["DejaVu Sans"], "legend.frameon": False, "savefig.bbox": "standard",
     "figure.constrained_layout.use": True, "grid.color": "#dddddd"}
-# The ablation's rows and the presets behind them have the same colours.
+ORDER = tuple(sorted(PROTOCOLS, key=lambda name: (  # from what leaves out most to the paper's
+    name == PAPER_PROTOCOL, not PROTOCOLS[name].drop_same_camera,
+    not PROTOCOLS[name].drop_copies, PROTOCOLS[name].draws is not None)))
+
+
+class Look(NamedTuple):
+    """How a model is drawn, as ``plot`` takes it: colour, marker, line."""
+
+    color: str
+    marker: str
+    ls: str | tuple
+
+
+# The ablation's rows and the presets behind them look the same.
 _MODELS = (
-    (GREY, "untrained", "not fine-tuned"),
-    (PALETTE[0], "baseline", "LA-Transformer"),
-    (PALETTE[1], "ypool", "+ y-pooling"),
-    (PALETTE[4], "+ AM-Softmax, triplet"),
-    (PALETTE[2], "improved", "+ flipped query"),
-    (PALETTE[3], "+ re-ranking", "+ re-ranking, each query alone"),
-    ("#882255", "best"),
-    ("#332288", "best, re-ranking"),
-    # the other systems of the paper's Table 1; variants of one share its colour
-    ("#aa4499", "TransReID", "TransReID, without cameras"),
-    ("#999933", "AlignedReID", "AlignedReID, global + local distance"),
-    ("#cc6677", "Deep Cosine"),
+    (Look(GREY, "v", ":"), "untrained", "not fine-tuned"),
+    (Look(PALETTE[0], "o", "-"), "baseline", "LA-Transformer"),
+    (Look(PALETTE[1], "^", "--"), "ypool", "+ y-pooling"),
+    (Look(PALETTE[5], "<", LINES[4]), "amtriplet"),
+    (Look(PALETTE[4], "P", "-."), "+ AM-Softmax, triplet"),
+    (Look(PALETTE[2], "s", (0, (5, 1))), "improved", "+ flipped query"),
+    (Look(PALETTE[3], "X", "-."), "+ re-ranking", "+ re-ranking, each query alone"),
+    (Look("#882255", "D", "-"), "best"),
+    (Look("#332288", "p", "--"), "best, re-ranking"),
+    # the other systems of the paper's Table 1; variants of one share its look
+    (Look("#aa4499", "^", "--"), "TransReID", "TransReID, without cameras"),
+    (Look("#999933", "s", "-."), "AlignedReID", "AlignedReID, global + local distance"),
+    (Look("#cc6677", "D", ":"), "Deep Cosine"),
 )
-MODEL_COLOURS = {name: colour for colour, *names in _MODELS for name in names}
-_SPARE = [c for c in [*PALETTE, "#332288", "#882255", "#000000"] if c not in
-          MODEL_COLOURS.values()]
+MODELS = {name: look for look, *names in _MODELS for name in names}
+_SPARE = [Look(colour, *rest) for colour, *rest in zip(
+    (PALETTE[9], PALETTE[6], "#117733", "#000000", PALETTE[8]), ">hd8*", LINES, strict=True)]
 
 
-def row_colours(names: Sequence[str]) -> dict[str, str]:
-    """Colour of each model: the fixed one, or for unknown names the next that is still free."""
-    unknown = [name for name in names if name not in MODEL_COLOURS]
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """Look of each model: the fixed one, or for unknown names the next that is still free."""
+    unknown = [name for name in names if name not in MODELS]
     if len(unknown) > len(_SPARE):
         raise ValueError(f"no colours left for {unknown[len(_SPARE):]}")
     spare = dict(zip(unknown, _SPARE, strict=False))
-    return {name: MODEL_COLOURS.get(name) or spare[name] for name in names}
+    return {name: MODELS.get(name) or spare[name] for name in names}
+
+
+def protocols_in(frame: pd.DataFrame) -> list[str]:
+    """The protocols of ``frame``: from the standard one to the paper's, then any others."""
+    found = in_order(frame["protocol"])
+    return [name for name in dict.fromkeys([*ORDER, *found]) if name in found]
+
+
+def protocol_title(name: str) -> str:
+    """Name of a protocol, the paper's marked."""
+    return f"{name} (the paper's)" if name == PAPER_PROTOCOL else name
+
+
+def in_percent(axis: Axis) -> None:
+    """Label the ticks of an axis of fractions in percent."""
+    axis.set_major_formatter(PercentFormatter(1, symbol=""))
+
+
+def sample(**look) -> Line2D:
+    """A legend entry for a marker or line of that look."""
+    return Line2D([], [], **{"ls": "none", "color": INK, **look})
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:

@@ -1,5 +1,7 @@
 """A gallery's embeddings as points (t-SNE), and how well they separate people."""
 
+from math import ceil
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -7,15 +9,22 @@ from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
-from reidlib.figures.style import INK, MARKERS, PALETTE, check_frame, in_order, styled
+from reidlib.figures.style import (
+    INK,
+    MARKERS,
+    PALETTE,
+    WIDTH,
+    check_frame,
+    in_order,
+    sample,
+    styled,
+)
 from reidlib.utils.text import percent
 
 PEOPLE = [*PALETTE, "#332288", "#882255", "#000000", "#117733"]
@@ -64,40 +73,85 @@ def tsne_points(emb: Float[np.ndarray, "image dim"], ids: np.ndarray, cams: np.n
 
 
 def _map(ax: Axes, part: pd.DataFrame, colour: str, colours: dict, markers: dict) -> None:
-    """One model's map, with each identity's number above its uppermost point."""
+    """One model's map: a point an image."""
     for (person, cam), group in part.groupby(["id", "cam"], observed=True):
         shade = colours[{"id": person, "cam": cam}[colour]]
         ax.plot(group["x"], group["y"], markers[cam], color=shade, ms=5, mec="white", mew=0.5)
-    halo = [withStroke(linewidth=2.5, foreground="white")]
-    for person, group in part.groupby("id", observed=True):
-        top = group.iloc[group["y"].argmax()]
-        ax.annotate(str(person), (top["x"], top["y"]), xytext=(0, 4), textcoords="offset points",
-                    ha="center", fontsize=9, weight="bold", color=INK, path_effects=halo)
-    ax.margins(0.09)
+    ax.margins(0.12)
     ax.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
 
 
+def _name_people(ax: Axes, part: pd.DataFrame, colours: dict) -> None:
+    """Write each identity next to one of its points, in a box with a line to it.
+
+    The box goes to the nearest place in the frame where it hides no point and no other box, or as
+    little as possible where there is none. The layout must be done.
+    """
+    dots = ax.transData.transform(part[["x", "y"]])
+    unit = ax.figure.dpi / 72  # pixels a point
+    free = _Free(ax, dots, 4 * unit)
+    for person, own in part.groupby("id", observed=True):
+        colour = colours.get(person, INK)
+        text = ax.text(0, 0, str(person), fontsize=8, ha="center", va="center", color=INK, zorder=4,
+                       bbox={"boxstyle": "square,pad=0.15", "fc": "white", "ec": colour})
+        size = np.array(text.get_window_extent().size) + 5 * unit
+        place, near = map(ax.transData.inverted().transform, free.take(
+            ax.transData.transform(own[["x", "y"]]), size))
+        text.set_position(place)
+        ax.annotate("", near, place, arrowprops={"arrowstyle": "-", "color": colour, "lw": 1,
+                                                 "shrinkA": 0, "shrinkB": 3})
+
+
+class _Free:
+    """Places in a frame for boxes, in pixels; each one taken is hidden from those after it."""
+
+    def __init__(self, ax: Axes, dots: Float[np.ndarray, "dot 2"], radius: float):
+        self.frame, self.dots, self.radius = ax.get_window_extent(), dots, radius
+        self.boxes: list[tuple[np.ndarray, np.ndarray]] = []  # centre, size
+
+    def take(self, mine: Float[np.ndarray, "own 2"], size: Float[np.ndarray, "2"]
+             ) -> tuple[np.ndarray, np.ndarray]:
+        """Centre of the best place for a box of that size, and that of ``mine`` it is nearest."""
+        low, high = self.frame.min + size / 2, self.frame.max - size / 2
+        grid = np.meshgrid(*(np.linspace(a, b, 40) for a, b in zip(low, high, strict=True)))
+        places = np.stack(grid, axis=-1).reshape(-1, 2)
+        far = np.linalg.norm(places[:, None] - mine, axis=-1)
+        hidden = self._inside(places, self.dots, size / 2 + self.radius)
+        for centre, other in self.boxes:
+            hidden += 100 * self._inside(places, centre[None], (size + other) / 2)
+        best = (far.min(1) + hidden * np.ptp(self.frame.get_points())).argmin()
+        self.boxes.append((places[best], size))
+        return places[best], mine[far[best].argmin()]
+
+    @staticmethod
+    def _inside(places: np.ndarray, points: np.ndarray, half: np.ndarray) -> np.ndarray:
+        """How many of ``points`` a box with those half sides covers at each place."""
+        return (np.abs(places[:, None] - points) < half).all(-1).sum(1)
+
+
 @styled
 def tsne_panel(points: pd.DataFrame, subtitle: str = "", colour: str = "id") -> Figure:
-    """t-SNE maps of models side by side, coloured by ``id`` or ``cam``; cameras by marker too.
+    """t-SNE maps of models, two to a row, coloured by ``id`` or ``cam``; cameras by marker too.
 
     Columns: ``model, x, y, id, cam, silhouette, across_cameras`` (one value each per model).
-    ``subtitle`` is for what the maps depend on, such as perplexity and seed.
+    ``subtitle`` is for what the maps depend on, such as perplexity and seed. Each identity is
+    written next to one of its points.
     """
     columns = ["model", "x", "y", "id", "cam", "silhouette", "across_cameras"]
     check_frame(points, key=[], others=columns)
-    models = in_order(points["model"])
-    people, cams = (sorted(points[name].unique().tolist()) for name in ("id", "cam"))
+    models, cams = in_order(points["model"]), sorted(points["cam"].unique().tolist())
     if len(cams) > len(MARKERS):
         raise ValueError(f"{len(cams)} cameras, but only {len(MARKERS)} markers")
-    seen = people if colour == "id" else cams
+    seen = sorted(points[colour].unique().tolist())
     palette = PEOPLE if len(seen) <= len(PEOPLE) else sns.color_palette("husl", len(seen)).as_hex()
     colours = dict(zip(seen, palette, strict=False))
     markers = dict(zip(cams, MARKERS, strict=False))
-    width = 2.5 * len(models) + 0.4
-    fig, axes = plt.subplots(1, len(models), squeeze=False, figsize=(width, 3.9))
-    for ax, model in zip(axes[0], models, strict=True):
+    columns = min(len(models), 2)
+    rows = ceil(len(models) / columns)
+    fig, axes = plt.subplots(rows, columns, squeeze=False,
+                             figsize=(WIDTH * columns / 2, 3.6 * rows + 0.6))
+    for ax, model in zip(axes.flat, models, strict=False):
         part = points[points["model"] == model]
         scores = part[["silhouette", "across_cameras"]].drop_duplicates()
         if len(scores) != 1:
@@ -105,14 +159,14 @@ def tsne_panel(points: pd.DataFrame, subtitle: str = "", colour: str = "id") -> 
         _map(ax, part, colour, colours, markers)
         ax.set_title(f"{model}\nsilhouette {scores['silhouette'].iloc[0]:.2f}, "
                      f"5-NN {percent(scores['across_cameras'].iloc[0])} %", fontsize=10.5)
-    handles = [Line2D([], [], ls="none", marker=m, label=f"camera {cam}",
-                      color=colours[cam] if colour == "cam" else INK)
-               for cam, m in markers.items()]
-    if colour == "id":
-        handles += [Line2D([], [], ls="none", marker="o", color=c, label=f"id {person}")
-                    for person, c in colours.items()]
-    fig.legend(handles=handles, loc="outside lower center", ncols=max(3, int(width)),
-               columnspacing=1, handletextpad=0.1)
+    for ax in axes.flat[len(models):]:
+        ax.remove()
+    fig.legend([sample(marker=m, color=colours[cam] if colour == "cam" else INK)
+                for cam, m in markers.items()], [f"camera {cam}" for cam in cams],
+               loc="outside lower center", ncols=2 * columns)
     if subtitle:
         fig.suptitle(subtitle, fontsize=10)
+    fig.draw_without_rendering()  # the layout: boxes are placed in pixels
+    for ax, model in zip(fig.axes, models, strict=True):
+        _name_people(ax, points[points["model"] == model], colours if colour == "id" else {})
     return fig

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from reidlib.evaluation.protocols import PROTOCOLS, Protocol
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.records import by_row, device_name, score_table
-from reidlib.figures.curves import score_dots
+from reidlib.figures.dots import score_dots
 from reidlib.figures.style import save_figure
 from reidlib.report import arms, statements, supplementary, tables
 from reidlib.report.study_results import StudyResults, a_block_every, count_epochs, epochs

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from reidlib.figures.curves import rule_dots
+from reidlib.figures.dots import rule_dots
 from reidlib.figures.style import save_figure
 from reidlib.report import statements, table1
 from reidlib.report.notebooks import html_page

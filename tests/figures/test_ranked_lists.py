@@ -1,5 +1,7 @@
 """Pictures in rows: each with its label, and frames that say right or wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -8,11 +10,13 @@ from reidlib.evaluation.ranking import rank_gallery
 from reidlib.figures.ranked_lists import (
     RIGHT,
     WRONG,
+    ColourBar,
     RankedRow,
     contact_sheet,
     ranked_lists,
     ranked_row,
 )
+from tests.figures.conftest import nothing_is_cut_off, overlaps
 
 
 def picture(value, height=32, width=12):
@@ -86,8 +90,26 @@ def test_what_is_struck_out_has_no_rank_and_no_frame():
 def test_ranked_lists_of_different_lengths_and_sizes_fit():
     fig = ranked_lists([ranked(right=[True] * 10, query=picture(7, 20, 20)), ranked()])
     assert [sum(bool(ax.images) for ax in sub.axes) for sub in fig.subfigs] == [11, 4]
-    box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
-    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+    assert nothing_is_cut_off(fig)
+
+
+def test_rows_with_colours_have_a_bar_and_one_note_below():
+    low, high = (0.1, 0.2, 1.0), (1.0, 0.8, 0.0)
+    bar = ColourBar(np.array([low, high]), ("a patch adds -0.010", "0.040"), "cos: " + 60 * "word ")
+    fig = ranked_lists([replace(ranked("not fine-tuned: AP 20.1 %", [True] * 5), bar=bar),
+                        replace(ranked(right=[True] * 5), bar=bar)])
+    assert len(fig.subfigs) == 3 and nothing_is_cut_off(fig)
+    for sub in fig.subfigs[:2]:
+        colours = sub.axes[-1].images[0].get_array()[0]
+        np.testing.assert_allclose(colours[[0, -1]], [low, high])
+        title, *ends = sub.texts
+        assert [text.get_text() for text in ends] == [*bar.ends]
+        assert not overlaps([sub.axes[-1].bbox, *(t.get_window_extent() for t in sub.texts)])
+        assert title.get_text() == sub.get_suptitle()
+        pictures = [ax.get_tightbbox() for ax in sub.axes[:-1]]
+        assert not any(overlaps([sub.axes[-1].bbox, box]) for box in pictures)
+    note, = fig.subfigs[2].texts
+    assert note.get_text().replace("\n", " ") == bar.note.strip()
 
 
 def test_incomplete_rows_are_refused():

@@ -43,14 +43,24 @@ def test_local_rows_by_hand(make_model, make_images):
     assert patches[1].sum() == pytest.approx(float(query @ own), abs=1e-5)
 
 
-def test_overlay_is_dark_where_nothing_and_bright_where_most_is_added():
-    picture = np.zeros((40, 20, 3), np.uint8)
+def test_overlay_is_blue_where_least_and_yellow_where_most_is_added():
+    picture = np.full((40, 20, 3), 255, np.uint8)
+    picture[:, 10:] = 0
     patches = np.zeros((4, 4), np.float32)
     patches[3] = 2.0
     seen = overlay(picture, patches, ends=(0.0, 2.0))
     assert seen.shape == picture.shape and seen.dtype == np.uint8
-    np.testing.assert_allclose(seen[0, 0], 0.6 * LOW, atol=1)
-    np.testing.assert_allclose(seen[-1, 0], 0.6 * HIGH, atol=1)
+    for row, colour in ((0, LOW), (-1, HIGH)):
+        np.testing.assert_allclose(seen[row, 0], colour, atol=1)
+        np.testing.assert_allclose(seen[row, -1], 0.2 * colour, atol=1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_person_is_seen_under_every_colour(share):
+    """A light and a dark place are as far apart in the map as the map has room for."""
+    picture = np.linspace(60, 120, 40).astype(np.uint8)[:, None, None].repeat(20, 1).repeat(3, 2)
+    seen = overlay(picture, np.full((4, 4), share, np.float32), ends=(0.0, 1.0)).mean(2)[:, 0]
+    assert (np.diff(seen) >= 0).all() and seen[-1] > 4 * seen[0]
 
 
 def test_the_row_of_a_query_says_its_similarities(make_model, tmp_path):
@@ -68,3 +78,11 @@ def test_the_row_of_a_query_says_its_similarities(make_model, tmp_path):
     assert [label.splitlines()[0] for label in row.labels] == [f"cos {v:.2f}" for v in nearest]
     assert [picture.shape for picture in row.gallery] == [(48, 18, 3)] * 3
     assert row.title.startswith("tiny: AP ") and len(row.right) == 3
+    patches, rest = contributions(model, read_images(
+        [tmp_path / path for path in ranking.gallery.paths[ranking.kept(0)[0][:3]]], 32), emb[0])
+    said = [float(label.split("rest ")[1]) for label in row.labels]
+    assert said == pytest.approx(rest, abs=0.006)
+    low, high = np.percentile(patches, [2, 98])
+    assert row.bar.ends == (f"a patch adds {low:.3f}", f"{high:.3f}")
+    np.testing.assert_allclose(255 * row.bar.colours, [LOW, HIGH])
+    assert "class token" in row.bar.note

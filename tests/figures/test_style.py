@@ -8,16 +8,16 @@ import pytest
 
 from reidlib.figures import style
 from reidlib.figures.curves import protocol_gap
-from reidlib.figures.style import MODEL_COLOURS, save_figure
+from reidlib.figures.style import MODELS, save_figure
 from tests.figures.conftest import bars
 
 
-def test_unknown_rows_get_colours_of_their_own():
+def test_unknown_rows_get_looks_of_their_own():
     names = ["baseline", "larger backbone", "no flip"]
-    assert len(set(style.row_colours(names).values())) == 3
-    assert style.row_colours(names)["baseline"] == MODEL_COLOURS["baseline"]
+    assert len(set(style.looks(names).values())) == 3
+    assert style.looks(names)["baseline"] == MODELS["baseline"]
     with pytest.raises(ValueError, match="row 29"):
-        style.row_colours([f"row {i}" for i in range(30)])
+        style.looks([f"row {i}" for i in range(30)])
 
 
 def test_the_style_ends_with_the_figure(scores):

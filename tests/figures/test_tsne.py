@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from reidlib.figures.tsne import across_cameras, silhouette, tsne_panel, tsne_points
+from tests.figures.conftest import nothing_is_cut_off, overlaps
 
 
 @pytest.fixture
@@ -73,6 +74,12 @@ def test_perplexity_must_fit_the_number_of_images(gallery, perplexity):
         tsne_points(*gallery, perplexity=perplexity)
 
 
+def names(ax):
+    """Identity -> the box that it is written in."""
+    return {text.get_text(): text.get_bbox_patch().get_window_extent() for text in ax.texts
+            if text.get_text()}
+
+
 def test_maps_share_colours_and_show_every_point(points):
     fig = tsne_panel(points, "perplexity 20, seed 0")
     assert [ax.get_title() for ax in fig.axes] == [
@@ -81,24 +88,58 @@ def test_maps_share_colours_and_show_every_point(points):
     colours = [[line.get_color() for line in ax.lines] for ax in fig.axes]
     assert colours[0] == colours[1] and len(set(colours[0])) == 12
     assert {line.get_marker() for line in fig.axes[0].lines} == {"o", "s"}
-    assert sum(len(line.get_xdata()) for line in fig.axes[0].lines) == 48
-    assert {text.get_text() for text in fig.axes[0].texts} == {str(i) for i in range(63, 75)}
-    assert len(fig.legends[0].get_texts()) == 12 + 2
+    drawn = np.concatenate([line.get_xydata() for line in fig.axes[0].lines])
+    want = points.loc[points["model"] == "baseline", ["x", "y"]].to_numpy()
+    assert sorted(map(tuple, drawn)) == sorted(map(tuple, want))
+    assert set(names(fig.axes[0])) == {str(i) for i in range(63, 75)}
 
 
 def test_colours_of_cameras(points):
     fig = tsne_panel(points, colour="cam")
     assert len({line.get_color() for line in fig.axes[0].lines}) == 2
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["camera 1", "camera 2"]
-    assert {text.get_text() for text in fig.axes[0].texts} == {str(i) for i in range(63, 75)}
+    assert set(names(fig.axes[0])) == {str(i) for i in range(63, 75)}
+
+
+def test_each_line_from_a_name_ends_at_a_point_of_that_person(points):
+    for ax, model in zip(tsne_panel(points).axes, ("baseline", "improved"), strict=True):
+        own = points[points["model"] == model]
+        lines = [text for text in ax.texts if not text.get_text()]
+        written = [text for text in ax.texts if text.get_text()]
+        for text, line in zip(written, lines, strict=True):
+            assert line.xyann == pytest.approx(text.get_position())
+            person = own[own["id"] == int(text.get_text())]
+            assert np.isclose(person[["x", "y"]], line.xy).all(1).any()
+
+
+@pytest.mark.parametrize("people, spread", [(12, 0.3), (20, 0.3), (12, 3.0)])
+def test_names_hide_no_point_and_no_other_name_and_stay_in_the_frame(people, spread):
+    """Tight clusters, and people who are mixed up."""
+    rng = np.random.default_rng(people)
+    ids = np.repeat(np.arange(people), 8)
+    xy = 4 * rng.normal(size=(people, 2))[ids] + spread * rng.normal(size=(len(ids), 2))
+    frame = pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1], "id": [f"{i:03}" for i in ids],
+                          "cam": np.tile([1, 2], len(ids) // 2), "silhouette": 0.1,
+                          "across_cameras": 0.5})
+    fig = tsne_panel(pd.concat([frame.assign(model=f"model {i}") for i in range(4)]))
+    assert nothing_is_cut_off(fig)
+    for ax in fig.axes:
+        boxes, dots = names(ax), ax.transData.transform(xy)
+        assert len(boxes) == people and not overlaps([*boxes.values()])
+        for box in boxes.values():
+            assert ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1
+            assert ax.bbox.y0 <= box.y0 and box.y1 <= ax.bbox.y1
+            inside = (box.min < dots) & (dots < box.max)
+            assert not inside.all(1).any()
 
 
 @pytest.mark.parametrize("models", [1, 2, 3, 4])
-def test_the_legend_of_12_people_fits_outside_the_maps(points, models):
+def test_the_legend_fits_outside_the_maps(points, models):
     frame = pd.concat([points[points["model"] == "baseline"].assign(model=f"model {i}")
                        for i in range(models)])
-    fig = tsne_panel(frame)
+    fig = tsne_panel(frame.assign(cam=[*range(6)] * (8 * models)))
     legend = fig.legends[0].get_window_extent()
+    assert len(fig.axes) == models and len(fig.legends[0].get_texts()) == 6
     assert legend.x0 >= 0 and legend.x1 <= fig.bbox.x1 and legend.y0 >= 0
     assert all(ax.get_window_extent().y0 > legend.y1 for ax in fig.axes)
 
