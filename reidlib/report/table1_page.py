@@ -44,7 +44,7 @@ def render_all(groups: Sequence[Group], found: pd.DataFrame, rates: pd.DataFrame
     orders = [table1.order(group, found) for group in groups if group.records]
     page = render(
         TEMPLATES / "table1.md.j2", {"points": statements.points}, groups=groups, orders=orders,
-        runs=runs_table(found, facts), facts=facts,
+        scores=scores_table(found), trainings=trainings_table(facts), facts=facts,
         rates=None if rates.empty else rates_table(rates), published=published_table(),
         systems=[*table1.systems().itertuples()], figure=f"{FIGURE}.png")
     return {"report.md": page, "tables/scores.csv": csv_text(found),
@@ -56,20 +56,32 @@ def shown(found: pd.DataFrame) -> pd.DataFrame:
     return found[["dataset", "row", "protocol", "value", "low", "high"]]
 
 
-def runs_table(found: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """``scores`` and ``facts`` to read: one line a row, below one line a data set."""
-    lines, scored = [], found.groupby(["dataset", "row"])
-    for title, group in facts.groupby("dataset", sort=False):
-        lines.append({"system": f"**{title}**"})
-        for fact in group.itertuples():
-            line = {"system": fact.row}
-            for r in scored.get_group((title, fact.row)).itertuples():
-                line |= {f"{r.protocol} rank-1": percent(r.rank1), f"{r.protocol} rank-5":
-                         percent(r.rank5), f"{r.protocol} mAP": percent(
-                             r.value, r.std, ends=(r.low, r.high))}
-            lines.append(line | _facts_to_read(fact))
-    columns = max(lines, key=len)  # a data set has its name alone
-    return pd.DataFrame(lines, columns=list(columns)).fillna(" ")
+def scores_table(found: pd.DataFrame) -> pd.DataFrame:
+    """``table1.scores`` to read: one line a row, below one line a data set."""
+    lines = []
+    for (title, row), own in found.groupby(["dataset", "row"], sort=False):
+        line = {"data set": title, "system": row}
+        for r in own.itertuples():
+            line |= {f"{r.protocol} rank-1": percent(r.rank1),
+                     f"{r.protocol} rank-5": percent(r.rank5),
+                     f"{r.protocol} mAP": percent(r.value, r.std, ends=(r.low, r.high))}
+        lines.append(line)
+    return _by_dataset(pd.DataFrame(lines))
+
+
+def trainings_table(facts: pd.DataFrame) -> pd.DataFrame:
+    """``table1.facts`` to read, in the same way."""
+    lines = [{"data set": fact.dataset, "system": fact.row, **_facts_to_read(fact)}
+             for fact in facts.itertuples()]
+    return _by_dataset(pd.DataFrame(lines))
+
+
+def _by_dataset(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a line above the rows of each data set in place of its column."""
+    parts = []
+    for title, own in table.groupby("data set", sort=False):
+        parts += [pd.DataFrame([{"system": f"**{title}**"}]), own]
+    return pd.concat(parts).drop(columns="data set").fillna(" ")
 
 
 def _facts_to_read(fact) -> dict[str, str]:

@@ -38,11 +38,14 @@ def page(root):
 
 
 def cells(page, system, data="Market-1501"):
-    """Column -> cell of a row of the runs' table."""
-    table = page.partition("## The runs")[2].partition(f"| **{data}** |")
-    names = re.search(r"^\| (system .*) \|$", page, re.M)[1].split(" | ")
-    line = re.search(rf"^\| ({re.escape(system)} \| .*) \|$", table[2], re.M)[1]
-    return dict(zip(names, line.split(" | "), strict=True))
+    """Column -> cell of a row of the two tables of the runs: scores, and what a training was."""
+    found = {}
+    for part in page.partition("## The runs")[2].split("\n| system | ")[1:3]:
+        names = ["system", *part.partition(" |\n")[0].split(" | ")]
+        rows = part.partition(f"| **{data}** |")[2]
+        line = re.search(rf"^\| ({re.escape(system)} \| .*) \|$", rows, re.M)[1]
+        found |= dict(zip(names, line.split(" | "), strict=True))
+    return found
 
 
 def queries_of(root, study, run):
