@@ -90,7 +90,6 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
 
     Finished runs are not trained again.
     """
-    from reidlib.experiments.runner import Experiment
     from reidlib.experiments.study import load_study
     from reidlib.experiments.train import check_starts
     from reidlib.report.notebooks import run_notebooks
@@ -104,8 +103,7 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     plan, place = load_study(study, epochs, chosen), open_workspace(study, workspace)
     check_presets(plan)
     check_starts(plan, place)
-    run_notebooks(plan, place, {"epochs": epochs, "seeds": chosen, "device": device}, again,
-                  lambda candidates: Experiment(place, device).train_all(candidates))
+    run_notebooks(plan, place, {"epochs": epochs, "seeds": chosen, "device": device}, again)
 
 
 @app.command()

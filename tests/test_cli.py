@@ -81,7 +81,7 @@ def test_report_hands_on_what_it_is_given(tmp_path, monkeypatch):
     monkeypatch.setattr("reidlib.report.notebooks.run_notebooks", lambda *args: calls.append(args))
     assert cli.main(["report", "--study", "smoke", "--epochs", "3", "--seeds", "4,2", "--device",
                      "cpu", "--workspace", str(tmp_path), "--again"]) == 0
-    (study, workspace, parameters, again, _), = calls
+    (study, workspace, parameters, again), = calls
     assert study.seeds == (4, 2) and study.config("baseline", 4).epochs == 3
     assert workspace == Workspace("smoke", tmp_path) and again is True
     assert parameters == {"epochs": 3, "seeds": [4, 2], "device": "cpu"}

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nbformat
@@ -59,13 +58,11 @@ def _html(notebook: nbformat.NotebookNode, folder: Path) -> str:
     return exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})[0]
 
 
-def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: bool,
-                  train: Callable[[Iterable[str]], object]) -> None:
+def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: bool) -> None:
     """Run a study's notebooks in their order, then write ``report.html`` from the last one.
 
     The study has passed ``study_results.check_presets``. ``parameters``: epochs, seeds and device,
-    for the notebooks that declare them. ``again``: train finished runs again. ``train`` trains the
-    study's candidates, which are in no notebook, before the last one reports them.
+    for the notebooks that declare them. ``again``: train finished runs again.
 
     Raises:
         NotebookError: a notebook failed; finished runs are kept.
@@ -74,8 +71,6 @@ def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: b
     if workspace.root != ROOT:
         parameters["workspace"] = str(workspace.root)
     for number, source in enumerate(NOTEBOOKS, 1):
-        if study.candidates and number == len(NOTEBOOKS):
-            train(study.candidates)
         log(f"[{number}/{len(NOTEBOOKS)}] {source.stem}")
         start = time.perf_counter()
         try:

@@ -118,15 +118,6 @@ def test_candidates_alone_have_no_report(ws):
         check_presets(replace(alone, folds=2))
 
 
-def test_candidates_are_trained_after_the_notebooks_that_train_and_before_the_report(
-        ws, tmp_path, monkeypatch):
-    done = []
-    monkeypatch.setattr(notebooks, "run_notebook", lambda source, *rest: done.append(source.stem))
-    monkeypatch.setattr(notebooks, "write_html", lambda *given: None)
-    study = read_study(ws)
-    notebooks.run_notebooks(study, Workspace("mine", tmp_path), {}, False,
-                            lambda names: done.append(list(names)))
-    assert done[-3:] == ["06_retrieval", ["averaged", "spread"], "07_report"] and len(done) == 8
-    done.clear()
-    notebooks.run_notebooks(replace(study, candidates={}), ws, {}, False, done.append)
-    assert len(done) == 7
+def test_the_ablations_train_them_and_their_last_page_needs_them():
+    source, = (path.read_text() for path in notebooks.NOTEBOOKS if path.stem == "04_ablations")
+    assert source.index("lab.train_all(lab.study.candidates)") < source.index("StudyResults(ws)")

@@ -63,7 +63,7 @@ def test_runs_are_forgotten_once_the_data_are_checked(tmp_path, monkeypatch, aga
     monkeypatch.setattr(notebooks, "run_notebook", lambda source, *_: done.append(source.stem))
     monkeypatch.setattr(notebooks, "forget_runs", lambda workspace: done.append("forget"))
     monkeypatch.setattr(notebooks, "write_html", lambda *_: None)
-    notebooks.run_notebooks(load_study("smoke"), Workspace("smoke", tmp_path), {}, again, list)
+    notebooks.run_notebooks(load_study("smoke"), Workspace("smoke", tmp_path), {}, again)
     expected = [path.stem for path in notebooks.NOTEBOOKS]
     assert [name for name in done if name != "forget"] == expected and done.count("forget") == again
     assert not again or done[:4] == [*expected[:2], "forget", "02_baseline"]

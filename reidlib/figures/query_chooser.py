@@ -1,0 +1,31 @@
+"""A menu of queries: what each model answers to the one that a person chooses."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from matplotlib import pyplot as plt
+
+from reidlib.evaluation.ranking import Ranking
+from reidlib.figures.ranked_lists import Picture, ranked_lists, ranked_row
+from reidlib.utils.console import is_interactive
+
+
+def query_chooser(rankings: Mapping[str, Ranking], load: Callable[[Sequence[str]], list[Picture]],
+                  k: int = 8) -> None:
+    """Show the menu, and below it the chosen query's ``k`` nearest by each ranking.
+
+    ``rankings``: by model, of the same queries; ``load`` reads pictures by their paths. Nothing
+    where no person looks on: a page without a running notebook cannot answer.
+    """
+    if not is_interactive():
+        return
+    from ipywidgets import interact  # of the notebooks' extra
+
+    first, *_ = rankings.values()
+    queries = {path: i for i, path in enumerate(first.query.paths.tolist())}
+
+    def show(query: str) -> None:
+        ranked_lists([ranked_row(ranking, queries[query], model, load, k)
+                      for model, ranking in rankings.items()])
+        plt.show()
+
+    interact(show, query=list(queries))
