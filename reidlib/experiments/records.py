@@ -200,7 +200,7 @@ def by_row(table: pd.DataFrame, rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.D
     parts = [table[(table["preset"] == r.preset) & (table["flip"] == r.flip)
                    & (table["reranked"] == r.reranked) & (table["alone"] == r.alone)
                    ].assign(row=r.label) for r in rows]
-    found = pd.concat(parts, ignore_index=True)
+    found = pd.concat(parts, ignore_index=True).drop(columns=LATER_KEYS)
     labels = [r.label for r in rows if r.label in set(found["row"])]
     return found.assign(row=pd.Categorical(found["row"], labels, ordered=True))
 
