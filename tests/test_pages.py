@@ -300,6 +300,23 @@ def test_every_notebook_is_on_both_pages_and_its_executed_copy_on_the_front():
     assert all(f"](reports/synthetic/executed/{path.name})" in front for path in NOTEBOOKS)
 
 
+def test_every_figure_table_and_equation_of_the_paper_has_its_place():
+    """And that place is a notebook or a page that is there; Table 1 alone has no notebook."""
+    text = (ROOT / "notebooks" / "README.md").read_text().partition("figure by figure")[2]
+    rows = re.findall(r"^\| (.*?) \| .*? \| (.*?) \|$", text.partition("\n## ")[0], re.M)[2:]
+    figures = []
+    for named, place in rows:
+        first, last = re.search(r"Figures? (\d+)(?:–(\d+))?|$", named).groups()
+        figures += range(int(first), int(last or first) + 1) if first else []
+        links = re.findall(r"\]\(([^)#]+)\)", place)
+        assert all((ROOT / "notebooks" / link).is_file() for link in links)
+        notebooks = {path.name for path in NOTEBOOKS} & set(links)
+        assert notebooks or named.startswith(("Table 1", "Sec. 6")), named
+    assert sorted(figures) == [*range(1, 14)]
+    names = " ".join(named for named, _ in rows)
+    assert all(part in names for part in ("Table 1", "Eq. 1", "Eq. 2", "Sec. 4", "Sec. 5"))
+
+
 def test_every_study_is_described():
     text = (ROOT / "notebooks" / "README.md").read_text()
     ours = [path for path in (ROOT / "notebooks" / "params").glob("*.yaml")
