@@ -95,7 +95,8 @@ def contents_list(text: str) -> str:
 
 
 def unbroken(text: str) -> str:
-    """The text of a page on which intervals and sizes in pixels stay on one line."""
+    """The text of a page on which intervals, sizes in pixels, and rank-1 stay on one line."""
+    text = re.sub(r"rank-(?=\d)", "rank\N{NON-BREAKING HYPHEN}", text)
     return re.sub(r"(\[[-+\d.]+,) |(?<=\d) (×) (?=\d)", lambda found: (
         f"{found[1]}\N{NO-BREAK SPACE}" if found[1] else "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"),
         text)

@@ -23,6 +23,7 @@ LOOK = """<script>addEventListener('load', () => {
     images: all('img').length, described: all('img').filter(i => i.alt).length,
     headings: all('h1, h2').map(h => h.textContent.replace('¶', '').trim()),
     tables: all('table').map(t => t.rows.length),
+    answers: all('details:not([open])').map(d => d.textContent.length),
     outside: all('[src], link[href]').map(e => e.src || e.href).filter(a => /^https?:/.test(a)),
     cut: all('table').filter(t => t.offsetWidth > t.parentElement.clientWidth + 1).length,
     wide: document.documentElement.scrollWidth - innerWidth};
@@ -59,6 +60,7 @@ def test_the_report_opens_whole(study, tmp_path):
     assert found["images"] == found["described"] >= 5
     assert {"In two minutes", "Results", "Is each step real?", "The data", "How to reproduce",
             "Cost, hardware, versions"} <= set(found["headings"])
+    assert len(found["answers"]) == 3 and min(found["answers"]) > 100  # folded away
     assert len(found["tables"]) >= 5 and min(found["tables"]) >= 3
     assert found["wide"] <= 0, "the page scrolls sideways"
     assert found["cut"] == 0, "a table is wider than the page"
@@ -72,7 +74,7 @@ def test_the_page_of_table_1_opens_whole(tmp_path):
         finish(tmp_path, study.name, preset, (0.2 + number / 10, 0.9))
     found = opened(table1_page.write_page(tmp_path).with_suffix(".html"), tmp_path)
     assert found["failed"] == found["missing"] == found["outside"] == []
-    assert found["images"] == found["described"] == 1 and found["tables"] == [8, 13]
+    assert found["images"] == found["described"] == 1 and found["tables"] == [8, 8, 13]
     assert found["cut"] == 0 and found["wide"] <= 0
 
 
