@@ -11,7 +11,7 @@ import pytest
 
 from reidlib.experiments import presets
 from reidlib.experiments.study import load_study
-from reidlib.report.notebooks import NOTEBOOKS
+from reidlib.report.notebooks import NOTEBOOKS, html_page
 from reidlib.utils.paths import PARAMS, ROOT
 
 PARAMETERS = {"study", "epochs", "seeds", "device", "workspace", "jobs"}
@@ -93,6 +93,14 @@ def test_each_override_reaches_its_notebooks(parameter, stems):
 def test_the_report_notebook_does_not_train_or_look_at_images():
     source = "\n".join(c.source for c in read(NOTEBOOKS[-1])[1])
     assert not re.search(r"torch|open_study|embeddings|ranked_lists|PIL", source)
+
+
+def test_answers_stay_folded_in_the_html_report(tmp_path):
+    """nbconvert ends a piece of HTML, and what it folds, at an empty line."""
+    sources = [c.source for c in read(NOTEBOOKS[-1])[0] if "<details>" in c.source]
+    page = html_page("\n\n".join(sources), tmp_path)
+    answers = re.findall(r"<details>(.*?)</details>", page, re.S)
+    assert len(answers) == 3 and all(len(answer) > 200 for answer in answers)
 
 
 def test_each_preset_is_trained_in_the_notebook_that_errors_name():
