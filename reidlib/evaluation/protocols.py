@@ -32,7 +32,7 @@ class Protocol:
         """Whether re-ranked galleries are scored.
 
         Not where every image is a query: each would be its own neighbour twice. Not where only the
-        nearest few count, with the query's own camera among them: they are right already.
+        nearest few count.
         """
         return not (self.every_image or self.depth)
 

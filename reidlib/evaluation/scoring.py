@@ -14,7 +14,7 @@ from reidlib.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 
 RANKS = (1, 5, 10)
 CMC_LENGTH = 50
-FEW_IMAGES = 1000  # up to here each query is re-ranked by itself too, in seconds
+FEW_PAIRS = 50_000  # of query and gallery: each query is re-ranked by itself too, in seconds
 
 
 def score_queries(query: Embeddings, matches: Matches, protocol: str) -> pd.DataFrame:
@@ -80,8 +80,7 @@ def evaluate(query: Embeddings, gallery: Embeddings, flips: Sequence[str] = FLIP
 
     ``reranked_flips`` are scored once more after re-ranking, which costs seconds where the rest
     costs tenths; and with few images once more under ``standard`` with each query re-ranked by
-    itself, where ``alone`` is true. No CMC curve for a protocol that
-    draws galleries.
+    itself, where ``alone`` is true. No CMC curve for a protocol that draws galleries.
     """
     parts = []
     for flip, reranked in [*((f, False) for f in flips), *((f, True) for f in reranked_flips)]:
@@ -90,7 +89,7 @@ def evaluate(query: Embeddings, gallery: Embeddings, flips: Sequence[str] = FLIP
             similarity = match_ranks.cosine(*sides, flip, reranked, device)
             parts.append(score_similarity(*sides, similarity, shared,
                                           {"flip": flip, "reranked": reranked, "alone": False}))
-    if "standard" in protocols and len(query.ids) + len(gallery.ids) <= FEW_IMAGES:
+    if "standard" in protocols and len(query.ids) * len(gallery.ids) <= FEW_PAIRS:
         for flip in reranked_flips:
             similarity = match_ranks.reranked_alone(query, gallery, get_protocol("standard"), flip)
             parts.append(score_similarity(query, gallery, similarity, ["standard"],

@@ -90,6 +90,9 @@ class TrainConfig:
         if self.validation_ids == 1:
             raise ValueError("validation_ids is 1; a score needs 2 or more identities, or 0 for "
                              "no validation")
+        if self.members > 1 and not self.pretrained:
+            raise ValueError(f"members is {self.members} and pretrained is false: the mean of "
+                             "models that start at random is none; leave members out")
         if self.members > 1 and self.validation_ids:
             raise ValueError(f"members is {self.members} and validation_ids {self.validation_ids}: "
                              "each member would hold out other identities; leave one of them out")

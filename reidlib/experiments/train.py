@@ -134,7 +134,7 @@ def train(config: TrainConfig, images: Tensor, people: pd.DataFrame, device: tor
         checkpoint, key: see ``reidlib.training.loop.fit``.
         tracker: one of accelerate's, such as "tensorboard"; its files go next to the checkpoint.
     """
-    if config.members > 1:
+    if config.members > 1 and config.epochs:
         return _train_members(config, images, people, device, checkpoint, key, tracker)
     held_out = hold_out(people["id"], config.validation_ids, config.seed)
     own = people[~held_out]

@@ -50,11 +50,11 @@ class Look(NamedTuple):
 # The ablation's rows and the presets behind them look the same.
 _MODELS = (
     (Look(GREY, "v", ":"), "untrained", "not fine-tuned"),
-    (Look(PALETTE[0], "o", "-"), "baseline", "LA-Transformer"),
-    (Look(PALETTE[1], "^", "--"), "ypool", "+ y-pooling"),
-    (Look(PALETTE[5], "<", LINES[4]), "amtriplet"),
+    (Look(PALETTE[0], "o", "-"), "baseline", "softmax", "LA-Transformer"),
+    (Look(PALETTE[1], "^", "--"), "ypool", "y-pooling", "+ y-pooling"),
+    (Look(PALETTE[5], "<", LINES[4]), "amtriplet", "am-softmax-triplet"),
     (Look(PALETTE[4], "P", "-."), "+ AM-Softmax, triplet"),
-    (Look(PALETTE[2], "s", (0, (5, 1))), "improved", "+ flipped query"),
+    (Look(PALETTE[2], "s", (0, (5, 1))), "improved", "all-ideas", "+ flipped query"),
     (Look(PALETTE[3], "X", "-."), "+ re-ranking", "+ re-ranking, each query alone"),
     (Look("#882255", "D", "-"), "best"),
     (Look("#332288", "p", "--"), "best, re-ranking"),

@@ -32,7 +32,7 @@ def selection(records: Sequence[dict]) -> pd.DataFrame:
     found = pd.DataFrame({"name": names, "arm": [name.rpartition("-")[0] for name in names],
                           "mAP": [interval(tables.cut(queries, name, "standard-all")).value
                                   for name in names]})
-    first = {r["preset"]: r for r in records}
+    record_of = {r["preset"]: r for r in records}
     lines = []
     for arm, own in found.groupby("arm", sort=False):
         best = own.loc[own["mAP"].idxmax(), "name"]
@@ -40,7 +40,8 @@ def selection(records: Sequence[dict]) -> pd.DataFrame:
                       **{name: percent(value) for name, value in
                          own["mAP"].describe()[["min", "50%", "max"]].set_axis(
                              ["worst", "median", "best"]).items()},
-                      "the best": best, "its options": changes(first[best], first[names[0]])})
+                      "the best": best,
+                      "its options": changes(record_of[best], record_of[names[0]])})
     return pd.DataFrame(lines)
 
 

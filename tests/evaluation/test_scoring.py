@@ -312,7 +312,7 @@ def test_a_query_re_ranked_by_itself_knows_only_what_the_protocol_keeps():
 
 
 def test_many_images_are_not_re_ranked_one_query_at_a_time(monkeypatch):
-    monkeypatch.setattr(scoring, "FEW_IMAGES", 3)
+    monkeypatch.setattr(scoring, "FEW_PAIRS", 3)
     scores, _, _ = evaluate(*random_pair(1), protocols=("standard",))
     assert scores["reranked"].any() and not scores["alone"].any()
 

@@ -72,7 +72,7 @@ def workspace(tmp_path):
 def test_report_is_made_of_the_records(workspace):
     (workspace.reports / "report.md").unlink()
     text = page.write_report(StudyResults(workspace)).read_text()
-    assert "make paper STUDY=synthetic EPOCHS=10 SEEDS=0,1,2 AGAIN=1" in text
+    assert "make paper STUDY=synthetic EPOCHS=40 SEEDS=0,1,2 AGAIN=1" in text
     assert "| + y-pooling |" in text and str(workspace.root) not in text
     assert text == (ROOT / "reports" / "synthetic" / "report.md").read_text()
 
@@ -89,11 +89,11 @@ def test_verify_finds_figures_that_are_not_of_the_runs(workspace):
     """Its picture may be of an older run where the data next to it are."""
     for path in sorted(workspace.figures.glob("*.csv")):
         path.write_text(path.read_text() + "one line more\n")
-    (workspace.figures / "corrected.csv").write_text("path\nold.png\n")
+    (workspace.figures / "schedules.csv").write_text("row\nof before\n")
     changed = {path.stem for path in workspace.figures.glob("*.csv")} - verify.UNCHECKED
     found = verify.differences(workspace)
     assert {Path(line.partition(":")[0]).stem for line in found} == changed
-    assert "reports/synthetic/figures/corrected.csv: no run says so any more" in found
+    assert "reports/synthetic/figures/schedules.csv: no run says so any more" in found
 
 
 def test_verify_compares_records_with_their_tables(workspace):
