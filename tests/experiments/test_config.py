@@ -127,6 +127,8 @@ def test_the_former_name_of_a_parameter_is_still_read():
     ("local_weight: -1.0", "local_weight is -1.0; expected 0 or more"),
     ("ema_decay: 1.5", "ema_decay is 1.5; expected a number below 1"),
     ("ema_decay: 1.0", "ema_decay is 1.0; expected a number below 1"),
+    ("{members: 3, pretrained: false}", "members is 3 and pretrained is false: the mean of models "
+                                        "that start at random is none; leave members out"),
     ("{members: 3, validation_ids: 2}", "members is 3 and validation_ids 2: each member would "
                                        "hold out other identities; leave one of them out"),
     ("label_smoothing: -0.1", "label_smoothing is -0.1; expected 0 or more"),

@@ -125,8 +125,11 @@ def test_training_with_everything_on_runs_and_keeps_the_best(config, make_images
 
 
 def test_members_are_trained_apart_and_their_weights_averaged(config, make_images, people,
-                                                              tmp_path):
+                                                              tmp_path, monkeypatch):
+    build = train_module.build  # here no weights are loaded
+    monkeypatch.setattr(train_module, "build", lambda what, _, gather: build(what, False, gather))
     images, path = make_images(48), tmp_path / "checkpoint.pt"
+    config = replace(config, pretrained=True)
     changed = replace(config, epochs=2, members=3, seed=1)
     model, history = train(changed, images, people, CPU, path)
     alone = [train(replace(config, epochs=2, seed=seed), images, people, CPU) for seed in (3, 4, 5)]

@@ -6,9 +6,11 @@ import matplotlib
 import pandas as pd
 import pytest
 
+from reidlib.experiments.study import load_study
 from reidlib.figures import style
 from reidlib.figures.curves import protocol_gap
 from reidlib.figures.style import MODELS, save_figure
+from reidlib.report import arms
 from tests.figures.conftest import bars
 
 
@@ -18,6 +20,12 @@ def test_unknown_rows_get_looks_of_their_own():
     assert style.looks(names)["baseline"] == MODELS["baseline"]
     with pytest.raises(ValueError, match="row 29"):
         style.looks([f"row {i}" for i in range(30)])
+
+
+def test_the_arms_of_a_report_have_looks_of_their_own():
+    study = load_study("pku-reid-arms")
+    names = {preset.rpartition("-")[0] for preset in study.all_presets} | {arms.FLIPPED}
+    assert len(names) == 7 and len(set(style.looks(sorted(names)).values())) == 7
 
 
 def test_the_style_ends_with_the_figure(scores):
