@@ -132,6 +132,16 @@ def test_nothing_trained_is_no_order(tmp_path):
     assert "is first" not in text and "trained rows" not in text
 
 
+def test_one_system_is_not_called_first(tmp_path):
+    finish(tmp_path, MARKET, "la-transformer-short", (0.5, 0.8))
+    page = table1_page.write_page(tmp_path).read_text()
+    means = [queries_of(tmp_path, MARKET, "la-transformer-short-s0").query(
+        f"protocol == '{name}'")["AP"].mean() for name in ("standard", "lat-top10")]
+    assert (f"Only LA-Transformer has been trained so far: mAP {100 * means[0]:.1f} under "
+            f"`standard`, {100 * means[1]:.1f} under `lat-top10`; ") in page
+    assert "is first" not in page
+
+
 def test_global_and_local_distance_is_a_row_of_its_own(tmp_path):
     finish(tmp_path, MARKET, "aligned-reid-short", (0.5, 0.8), local=(0.6, 0.85))
     page = table1_page.write_page(tmp_path).read_text()
