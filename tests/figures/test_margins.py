@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from reidlib.figures.margins import loss_by_angle
+from tests.figures.conftest import nothing_is_cut_off
 
 
 def test_each_loss_has_its_logits_left_and_its_losses_right():
@@ -21,8 +22,7 @@ def test_each_loss_has_its_logits_left_and_its_losses_right():
             np.testing.assert_array_equal(line.get_ydata(), own[column])
     names = [text.get_text() for text in fig.legends[0].get_texts()]
     assert names == ["softmax", "AM-Softmax", "A-Softmax"]
-    box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
-    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+    assert nothing_is_cut_off(fig)
     labels = fig.axes[0].xaxis.label.get_window_extent()
     assert not labels.overlaps(fig.legends[0].get_window_extent())
     assert not labels.overlaps(fig.axes[1].xaxis.label.get_window_extent())

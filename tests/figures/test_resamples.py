@@ -13,6 +13,7 @@ from reidlib.figures.resamples import (
     flipped_signs,
     resampled_differences,
 )
+from tests.figures.conftest import nothing_is_cut_off
 
 
 @pytest.fixture
@@ -80,8 +81,7 @@ def test_nothing_is_cut_off(people):
     intervals = pd.DataFrame({"name": ["t interval"], "low": [0.0], "high": [0.1]})
     for fig in (drawn_people(people), flipped_signs(people), flipped_differences(differences, 0.05),
                 resampled_differences(differences, 0.05, intervals)):
-        box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert nothing_is_cut_off(fig)
         assert fig.axes[-1].get_xlabel()
 
 
