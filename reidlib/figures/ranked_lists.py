@@ -103,7 +103,7 @@ def ranked_row(ranking: Ranking, query: int, model: str,
     ``load`` reads pictures by their paths in the manifest. The AP is the full ranking's.
     ``dropped``: images that the protocol drops are among the ``k``, struck out.
     """
-    order, hits, keep = (of[query] for of in (ranking.order, ranking.hits, ranking.keep))
+    order, hits, keep = ranking.rank(query)
     gallery, asked = ranking.gallery, ranking.query
     shown = np.flatnonzero(keep | dropped)[:k]
     ranks = np.flatnonzero(hits[keep]) + 1

@@ -11,8 +11,8 @@ def test_flip_averages_the_query_with_its_mirror(make_embeddings):
     """Image at 0 degrees, mirror at 40: together at 20, nearer to the right image at 30."""
     query = make_embeddings([0], ["1"], ["a"], mirrored=[40])
     gallery = make_embeddings([-5, 30], ["2", "1"], ["b", "b"])
-    assert rank_gallery(query, gallery, flip="none").hits.tolist() == [[False, True]]
-    assert rank_gallery(query, gallery, flip="query").hits.tolist() == [[True, False]]
+    assert rank_gallery(query, gallery, flip="none").kept(0)[1].tolist() == [False, True]
+    assert rank_gallery(query, gallery, flip="query").kept(0)[1].tolist() == [True, False]
     norms = np.linalg.norm(query.features(flip=True), axis=1)
     assert norms == approx(1)
 

@@ -30,7 +30,7 @@ LOOK = """<script>addEventListener('load', () => {
   document.body.innerHTML = '<pre id=found>' + JSON.stringify(found) + '</pre>'; });</script>"""
 
 
-def opened(page, folder):
+def opened(page, folder, width=1280):
     """What the browser finds on a page; the page is copied with the question added."""
     text = page.read_text(encoding="utf-8")
     assert text.count("<head>") == text.count("</body>") == 1
@@ -40,7 +40,7 @@ def opened(page, folder):
     done = subprocess.run(
         [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         f"--user-data-dir={folder / 'profile'}", "--window-size=1280,1000", "--dump-dom",
+         f"--user-data-dir={folder / 'profile'}", f"--window-size={width},1000", "--dump-dom",
          "--virtual-time-budget=10000", copy.as_uri()],
         capture_output=True, text=True, check=True, timeout=120)
     answer = re.search(r"<pre id=\"found\">(.*?)</pre>", done.stdout, re.S)
@@ -64,6 +64,7 @@ def test_the_report_opens_whole(study, tmp_path):
     assert len(found["tables"]) >= 5 and min(found["tables"]) >= 3
     assert found["wide"] <= 0, "the page scrolls sideways"
     assert found["cut"] == 0, "a table is wider than the page"
+    assert opened(page, tmp_path, 500)["wide"] <= 0, "the page scrolls sideways on a phone"
 
 
 @needs_browser
