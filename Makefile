@@ -24,7 +24,7 @@ WHERE := $${DEVICE:+--device "$$DEVICE"} $${WORKSPACE:+--workspace "$$WORKSPACE"
 STRIP := -m nbstripout --keep-id --extra-keys metadata.language_info
 TRAIN_AGAIN := $(if $(filter-out 0 no,$(AGAIN)),--again)
 REPORT := $(REIDLIB) report --study "$$STUDY" $${EPOCHS:+--epochs "$$EPOCHS"} \
-          $${SEEDS:+--seeds "$$SEEDS"} $(WHERE)
+          $${SEEDS:+--seeds "$$SEEDS"} $${JOBS:+--jobs "$$JOBS"} $(WHERE)
 
 .PHONY: help env data report paper weights verify lab lint test bench constraints clean
 .DEFAULT_GOAL := help
@@ -33,7 +33,7 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 	@echo "  options: STUDY=synthetic|pku-reid|market1501|your own  EPOCHS=5  SEEDS=0,1,2"
 	@echo "           DEVICE=cpu|cuda  WORKSPACE=/results  AGAIN=1 (train finished runs again)"
-	@echo "           JOBS=2 (runs at a time, make paper)  PYTHON=python3  LOCKED=1 (make env)"
+	@echo "           JOBS=2 (runs at a time, report and paper)  PYTHON=python3  LOCKED=1 (make env)"
 	@echo "           LAB_ARGS='--no-browser --port 8890' (make lab)  URL=... (make data)"
 	@echo "  environment: REIDLIB_DATA and REIDLIB_WEIGHTS, folders of data sets and of pretrained weights"
 

@@ -85,6 +85,9 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
            epochs: Annotated[int | None, typer.Option(help="instead of the study's")] = None,
            seeds: Annotated[str | None, typer.Option(metavar="0,1,2",
                                                      help="instead of the study's")] = None,
+           jobs: Annotated[int | None, typer.Option(
+               min=1, help="runs of 04_ablations at a time",
+               show_default="2 on a CPU of several cores, else 1")] = None,
            again: Again = False) -> None:
     """Run a study's notebooks and write its report.
 
@@ -97,13 +100,16 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     from reidlib.utils.reproducibility import pick_device
 
     chosen = None if seeds is None else numbers(seeds)
-    pick_device(device)
+    on_cpu = pick_device(device).type == "cpu"
+    jobs = jobs or (2 if on_cpu and (os.cpu_count() or 1) > 1 else 1)
     os.environ["REIDLIB_HEADLESS"] = "1"
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # of workers whose kernel has ended
     logging.disable(logging.ERROR)  # nbclient's and asyncio's, of a kernel that we stopped
     plan, place = load_study(study, epochs, chosen), open_workspace(study, workspace)
     check_presets(plan)
     check_starts(plan, place)
-    run_notebooks(plan, place, {"epochs": epochs, "seeds": chosen, "device": device}, again)
+    given = {"epochs": epochs, "seeds": chosen, "device": device, "jobs": jobs}
+    run_notebooks(plan, place, given, again)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import sys
 from importlib import metadata
 
 import pytest
+import torch
 
 from reidlib import cli
 from reidlib.data.datasets import CUHK03
@@ -16,7 +17,7 @@ from reidlib.utils.errors import NotebookError
 from reidlib.utils.paths import PARAMS, ROOT, Workspace
 
 OPTIONS = {
-    "report": ["--study", "--device", "--workspace", "--epochs", "--seeds", "--again"],
+    "report": ["--study", "--device", "--workspace", "--epochs", "--seeds", "--jobs", "--again"],
     "run": ["--study", "--preset", "--seed", "--device", "--workspace", "--tracker"],
     "study": ["--study", "--device", "--workspace", "--jobs", "--again"],
     "table1": ["--workspace"],
@@ -35,6 +36,7 @@ def environment(monkeypatch):
     """Wide enough for complete lines; what ``report`` sets is put back."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("REIDLIB_HEADLESS", "1")
+    monkeypatch.setenv("PYTHONWARNINGS", "")
 
 
 def plain_text(printed):
@@ -80,11 +82,22 @@ def test_report_hands_on_what_it_is_given(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("reidlib.report.notebooks.run_notebooks", lambda *args: calls.append(args))
     assert cli.main(["report", "--study", "smoke", "--epochs", "3", "--seeds", "4,2", "--device",
-                     "cpu", "--workspace", str(tmp_path), "--again"]) == 0
+                     "cpu", "--workspace", str(tmp_path), "--jobs", "3", "--again"]) == 0
     (study, workspace, parameters, again), = calls
     assert study.seeds == (4, 2) and study.config("baseline", 4).epochs == 3
     assert workspace == Workspace("smoke", tmp_path) and again is True
-    assert parameters == {"epochs": 3, "seeds": [4, 2], "device": "cpu"}
+    assert parameters == {"epochs": 3, "seeds": [4, 2], "device": "cpu", "jobs": 3}
+
+
+@pytest.mark.parametrize(("device", "cores", "jobs"), [
+    ("cpu", 8, 2), ("cpu", 1, 1), ("cpu", None, 1), ("cuda", 8, 1)])
+def test_two_runs_of_a_report_at_a_time_where_there_are_cores(device, cores, jobs, monkeypatch):
+    calls = []
+    monkeypatch.setattr("reidlib.report.notebooks.run_notebooks", lambda *args: calls.append(args))
+    monkeypatch.setattr("reidlib.utils.reproducibility.pick_device", lambda _: torch.device(device))
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert cli.main(["report", "--study", "smoke"]) == 0
+    assert calls[0][2]["jobs"] == jobs
 
 
 @pytest.mark.parametrize("command, message", [

@@ -49,7 +49,7 @@ def test_help_lists_every_target(make):
     (["report"], ["-m reidlib report --study synthetic"]),
     (["report", "STUDY=pku-reid", "EPOCHS=5", "SEEDS=0,1", "DEVICE=cpu", "AGAIN=1"],
      ["-m reidlib report --study pku-reid --epochs 5 --seeds 0,1 --device cpu --again"]),
-    (["report", "AGAIN=0"], ["-m reidlib report --study synthetic"]),
+    (["report", "AGAIN=0", "JOBS=1"], ["-m reidlib report --study synthetic --jobs 1"]),
     (["paper", "STUDY=pku"], ["-m reidlib report --study pku"] * 2),  # which says what is known
     (["data", "STUDY=pku-reid"], ["-m reidlib download -- pku-reid"]),
     (["data", "STUDY=pku-reid", "URL=/copy"], ["-m reidlib download --url /copy -- pku-reid"]),
@@ -74,7 +74,7 @@ def test_paper_runs_supplementary_studies_and_the_report_around_the_distractors(
     calls = make("paper", "STUDY=pku-reid", "JOBS=2", "AGAIN=1", REIDLIB_DATA=str(tmp_path))
     studies = sorted(path.stem for path in ROOT.glob("notebooks/params/pku-reid-*.yaml"))
     assert len(studies) >= 4
-    report = ["-m", "reidlib", "report", "--study", "pku-reid"]
+    report = ["-m", "reidlib", "report", "--study", "pku-reid", "--jobs", "2"]
     assert calls == [
         *(["-m", "reidlib", "study", "--study", name, "--jobs", "2", "--again"]
           for name in studies),

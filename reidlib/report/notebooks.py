@@ -32,10 +32,12 @@ def run_notebook(source: Path, target: Path, parameters: dict) -> None:
     declared = papermill.inspect_notebook(str(source))
     given = {name: value for name, value in parameters.items() if name in declared}
     with atomic_write(target) as partial:
-        # CRITICAL: being interrupted, as every kernel is at its end, is no error to print
+        # CRITICAL: being interrupted, as every kernel is at its end, is no error to print;
+        # not captured: what processes of a kernel print would be printed twice
         papermill.execute_notebook(str(source), str(partial), given, kernel_name="python3",
                                    progress_bar=False, stdout_file=sys.stdout,
-                                   extra_arguments=["--log-level=CRITICAL"])
+                                   extra_arguments=["--log-level=CRITICAL",
+                                                    "--IPKernelApp.capture_fd_output=False"])
         write_text(partial, nbformat.writes(_without_papermill(nbformat.read(partial, 4))))
 
 
@@ -61,8 +63,8 @@ def _html(notebook: nbformat.NotebookNode, folder: Path) -> str:
 def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: bool) -> None:
     """Run a study's notebooks in their order, then write ``report.html`` from the last one.
 
-    The study has passed ``study_results.check_presets``. ``parameters``: epochs, seeds and device,
-    for the notebooks that declare them. ``again``: train finished runs again.
+    The study has passed ``study_results.check_presets``. ``parameters``: epochs, seeds, device and
+    jobs, for the notebooks that declare them. ``again``: train finished runs again.
 
     Raises:
         NotebookError: a notebook failed; finished runs are kept.

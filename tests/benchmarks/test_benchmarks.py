@@ -14,7 +14,6 @@ import torch
 
 from reidlib.evaluation.reranking import rerank
 from reidlib.evaluation.scoring import evaluate
-from reidlib.utils.paths import ROOT
 from tests.benchmarks import measure, plain, training
 from tests.benchmarks.evaluation import candidates as evaluation_rows
 from tests.benchmarks.measure import (
@@ -120,11 +119,10 @@ def test_growth_is_per_image_and_knows_the_machines_rate():
     assert len(training.growth_figure(growth).axes[0].lines) == 2
 
 
-def test_small_size_in_processes_of_their_own(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.reranking", "--size", "small",
-                           "--reports", str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
-                          check=True)
-    check(pd.read_csv(tmp_path / "reranking.csv"), MODULES["reranking"], done.stdout)
+def test_a_row_in_a_process_of_its_own():
+    done = measure._in_own_process("reranking", "small", 1)
+    row = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0 and row["name"].startswith("reidlib rerank") and row["seconds"] > 0
 
 
 def test_features_are_neither_hopeless_nor_perfect():
