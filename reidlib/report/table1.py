@@ -49,10 +49,10 @@ class Lead(NamedTuple):
 
 
 class Order(NamedTuple):
-    """Does the order of a group's trained rows by mAP depend on the protocol?"""
+    """Does the order of a group's rows by mAP depend on the protocol?"""
 
     title: str
-    leads: list[Lead]                # under both protocols; none without a trained row
+    leads: list[Lead]                # of the trained rows, under both protocols
     pairs: int
     changed: list[tuple[str, str]]   # ahead under ``standard`` and behind under the paper's rule
     proven: list[tuple[str, str]]    # those of them that are ``better`` on both sides
@@ -224,13 +224,14 @@ def pretraining(config: TrainConfig) -> str:
 
 
 def order(group: Group, found: pd.DataFrame) -> Order:
-    """What ``scores`` say about the order of a group's trained rows, with paired tests."""
+    """What ``scores`` say about the order of a group's rows, with paired tests."""
     own = found[found["dataset"] == group.title]
     values = own.pivot(index="row", columns="protocol", values="value")
     added = values[PAPER_PROTOCOL] - values["standard"]
-    trained = [row for row in own["row"].unique() if group.records[row][0]["config"]["epochs"]]
-    tested = _comparisons(group, trained)
-    pairs = [*combinations(trained, 2)]  # the first is ahead under ``standard``
+    rows = own["row"].unique().tolist()
+    trained = [row for row in rows if group.records[row][0]["config"]["epochs"]]
+    tested = _comparisons(group, rows)
+    pairs = [*combinations(rows, 2)]  # the first is ahead under ``standard``
     changed = [(a, b) for a, b in pairs
                if values.loc[a, PAPER_PROTOCOL] < values.loc[b, PAPER_PROTOCOL]]
     proven = [(a, b) for a, b in changed if _is_better(tested[a, b, "standard"])
