@@ -103,7 +103,8 @@ def test_the_verdict_says_who_is_first_and_what_changes_places(root, page):
                            f"by {ahead:+.1f} [")
     assert "under `lat-top10` LA-Transformer is first" in said and said.count("(better)") == 2
     assert ("1 of 3 pairs of rows changes places between the rules, and the paired test confirms "
-            "on both sides TransReID / LA-Transformer;") in said
+            "this on both sides for TransReID, ahead of LA-Transformer under `standard` and behind "
+            "it under `lat-top10`;") in said
     alone = re.search(r"^- \*\*CUHK03-NP, camera pair 1\.\*\* (.*)$", page, re.M)[1]
     assert "ahead" not in alone and "pairs" not in alone
 
@@ -137,7 +138,7 @@ def test_an_untrained_network_ahead_of_a_trained_one_is_named(tmp_path):
     finish(tmp_path, MARKET, "deep-cosine-short", (0.30, 0.70))
     text = table1_page.write_page(tmp_path).read_text()
     assert "Only Deep Cosine has been trained so far" in text
-    assert "confirms on both sides Deep Cosine / not fine-tuned;" in text
+    assert "for Deep Cosine, ahead of not fine-tuned under `standard` and behind it under" in text
 
 
 def test_one_system_is_not_called_first(tmp_path):
