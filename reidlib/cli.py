@@ -89,10 +89,7 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
                min=1, help="runs of 04_ablations at a time",
                show_default="2 on a CPU of several cores, else 1")] = None,
            again: Again = False) -> None:
-    """Run a study's notebooks and write its report.
-
-    Finished runs are not trained again.
-    """
+    """Run a study's notebooks and write its report."""
     from reidlib.experiments.study import load_study
     from reidlib.experiments.train import check_starts
     from reidlib.report.notebooks import run_notebooks
