@@ -37,10 +37,13 @@ def records_of(workspace: Workspace, name: str) -> list[dict] | None:
             return None
         parts = [Workspace(f"{full_name}/{fold}", workspace.root)
                  for fold in range(read_study(first).folds)]
+    how = f"reidlib study --study {full_name}"
+    missing = [part.study for part in parts if not (part.reports / "study.json").is_file()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]} has not been run: run {how} first")
     studies = [read_study(part) for part in parts]
     if len({str(replace(study, fold=None, checksum="")) for study in studies}) > 1:
         raise FileNotFoundError(f"the folds of {full_name} are of different studies")
-    how = f"reidlib study --study {full_name}"
     return [record for study, part in zip(studies, parts, strict=True)
             for record in collect_runs(study, part, study.all_presets, how)]
 

@@ -277,6 +277,15 @@ def test_what_is_incomplete_is_left_out_and_the_page_says_so(ws, tmp_path):
     assert [line for line in missing if "line 1 is '(nothing)'" not in line] == []
 
 
+def test_a_fold_that_was_never_begun_is_named_with_its_command(ws, tmp_path):
+    part = Workspace("smoke", tmp_path)
+    shutil.copytree(ws.root / "reports", tmp_path / "reports")
+    shutil.rmtree(tmp_path / "reports/smoke-folds/1")
+    with pytest.raises(FileNotFoundError, match="^smoke-folds/1 has not been run: run reidlib "
+                                                "study --study smoke-folds first$"):
+        supplementary.records_of(part, "folds")
+
+
 def test_folds_of_different_studies_are_not_pooled(ws, tmp_path):
     part = Workspace("smoke", tmp_path)
     shutil.copytree(ws.root / "reports", tmp_path / "reports")
