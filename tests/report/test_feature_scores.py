@@ -54,8 +54,8 @@ def test_every_protocol_that_is_shown_has_its_rules_in_a_line():
     text = render_scores("a.npz", ONE).partition("What the protocols count:")[2]
     for protocol in PROTOCOLS:
         assert text.count(f"\n- {protocol}: ") == (protocol != "single-shot-torchreid")
-    assert ("- standard: leaves out images of the query's person by its own camera and junk; full "
-            "ranking, rectangle rule (Market-1501 as") in text
+    assert ("- standard: leaves out junk and images of the query's person from the query's own "
+            "camera; full ranking, rectangle rule (Market-1501 as") in text
     assert "- leak-free: leaves out copies of the query; full ranking" in text
     assert "- lat-top10: leaves out nothing; 10 nearest, divided by the hits found" in text
     assert "- standard-all: every test image is a query; leaves out" in text
@@ -65,7 +65,7 @@ def test_what_should_be_known_about_the_images_is_said():
     text = render_scores("a.npz", scored((1, 1), (1, 1), junk=2, training=1500, sha256=False,
                                          people=12))
     for words in ("(2 junk)", "; 1,500 training images left out.",
-                  "Without sha256 two images are copies if they have one path."):
+                  "Without sha256 a query and a gallery image of one path count as the same"):
         assert words in text
 
 
