@@ -49,6 +49,12 @@ def test_the_papers_number_is_reached_to_within_one_query(level, reached):
     assert statements.numbers(queries(without)) is None
 
 
+@pytest.mark.parametrize("level, too", [(0.98, True), (0.93, False)])
+def test_the_baseline_may_reach_it_too(level, too):
+    found = statements.numbers(queries({**LEVELS, "baseline": level, "improved": 0.98}))
+    assert found.reached and found.baseline_too is too
+
+
 @pytest.mark.parametrize("level, easy", [(0.6, True), (0.45, False)])
 def test_rules_are_easy_where_an_untrained_model_does_well_under_them_alone(level, easy):
     found = queries({**LEVELS, "untrained": level})
