@@ -78,10 +78,7 @@ lint: $(ENV) ## check the code's style
 	"$$PYTHON" -m ruff check .
 
 test: lint ## lint, unit tests, and all notebooks with the smoke parameters
-	rm -rf $(SMOKE) && mkdir -p $(SMOKE)/notebooks
-	for notebook in notebooks/0*.ipynb; do \
-	  "$$PYTHON" -m papermill --prepare-only --no-progress-bar $$notebook $(SMOKE)/$$notebook \
-	    -p study smoke -p workspace "$$(pwd)/$(SMOKE)" || exit 1; done
+	"$$PYTHON" -m tests.smoke_notebooks $(SMOKE)
 	REIDLIB_HEADLESS=1 "$$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  --nbval-lax --nbval-current-env $(SMOKE)/notebooks tests
 
