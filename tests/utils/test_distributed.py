@@ -27,6 +27,7 @@ from reidlib.utils.paths import ROOT
 
 CPU = torch.device("cpu")
 N, IDENTITIES = 96, 24  # three batches of 32: three steps
+CASES = [("end-to-end", "identities"), ("blockwise", "identities"), ("end-to-end", "shuffled", 2)]
 
 
 def three_steps(schedule: str, sampler: str, accumulate: int = 1):
@@ -56,24 +57,27 @@ def three_steps(schedule: str, sampler: str, accumulate: int = 1):
     return history, {name: value.numpy() for name, value in model.state_dict().items()}
 
 
-def work(rank, port, results, *args):
+def work(rank, port, results):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
                    "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                    "ACCELERATE_USE_CPU": "true", "REIDLIB_HEADLESS": "1"}
     distributed.join_processes(CPU)
-    results.put((rank, distributed.n_processes(), distributed.is_main(), *three_steps(*args)))
+    results.put((rank, distributed.n_processes(), distributed.is_main(),
+                 [three_steps(*args) for args in CASES]))
     distributed.wait_for_all()
     torch.distributed.destroy_process_group()
 
 
-def in_two_processes(*args):
+@pytest.fixture(scope="module")
+def in_two_processes():
+    """What each of two processes found: rank, processes, whether it is the main one, the cases."""
     context = multiprocessing.get_context("spawn")
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     results = context.Queue()
-    workers = [context.Process(target=work, args=(rank, port, results, *args)) for rank in (0, 1)]
+    workers = [context.Process(target=work, args=(rank, port, results)) for rank in (0, 1)]
     for worker in workers:
         worker.start()
     found = sorted((results.get(timeout=120) for _ in workers), key=lambda result: result[0])
@@ -83,13 +87,15 @@ def in_two_processes(*args):
     return found
 
 
-@pytest.mark.parametrize("args", [("end-to-end", "identities"), ("blockwise", "identities"),
-                                  ("end-to-end", "shuffled", 2)])
-def test_two_processes_of_16_images_equal_one_of_32(args):
-    history, weights = three_steps(*args)
-    first, second = in_two_processes(*args)
-    assert [r[1:3] for r in (first, second)] == [(2, True), (2, False)]
-    for _, _, _, other, found in (first, second):
+def test_two_processes_know_who_they_are(in_two_processes):
+    assert [found[:3] for found in in_two_processes] == [(0, 2, True), (1, 2, False)]
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_two_processes_of_16_images_equal_one_of_32(case, in_two_processes):
+    history, weights = three_steps(*CASES[case])
+    for *_, cases in in_two_processes:
+        other, found = cases[case]
         assert len(other) == len(history) and other[0]["images"] == history[0]["images"] == N
         for row, own in zip(other, history, strict=True):
             for name in ("loss", "identity", "triplet", "accuracy"):
