@@ -208,5 +208,8 @@ def by_row(table: pd.DataFrame, rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.D
 def device_name(record: dict) -> str:
     """What a run was computed on."""
     hardware = record["cost"]["hardware"]
-    return hardware.get("gpu") or f"{hardware['cpu']}, {hardware['threads']} CPU threads"
+    if "gpu" in hardware:
+        return hardware["gpu"]
+    threads = hardware["threads"]
+    return f"{hardware['cpu']}, {threads} CPU thread{'s' * (threads != 1)}"
 

@@ -16,8 +16,8 @@ from reidlib.models.la_transformer import LATransformer
 
 # from least to most: blue to yellow, also for the colour-blind; light, so that pictures stay seen
 LOW, HIGH = np.array([70, 120, 255]), np.array([255, 210, 0])
-NOTE = ("cos: cosine similarity of hit and query, the sum over the hit's patches and the rest. "
-        "Colour: what a patch adds. Rest: what is in no patch (the class token's share).")
+NOTE = ("cos: cosine similarity of answer and query; the answer's patches and the rest add up to "
+        "it. Colour: what a patch adds. Rest: what is in no patch (the class token's share).")
 
 
 def contributions(model: LATransformer, images: UInt8[Tensor, "image 3 height width"],
@@ -63,14 +63,14 @@ def overlay(picture: UInt8[np.ndarray, "height width 3"],
 
 def explained_row(model: LATransformer, ranking: Ranking, query: int, name: str, root: Path,
                   k: int = 5) -> RankedRow:
-    """``ranked_row`` of the first ``k`` with each hit under its patches' contributions.
+    """``ranked_row`` of the first ``k`` with each answer under its patches' contributions.
 
     The 2 % of the row's patches that add most are yellow, those that add least blue; labels say
     the similarity and how much of it is not in the patches, the colour bar what a patch adds.
     """
-    hits = ranking.kept(query)[0][:k]
+    answers = ranking.kept(query)[0][:k]
     row = ranked_row(ranking, query, name, lambda paths: [load_picture(root / p) for p in paths], k)
-    images = read_images([root / path for path in ranking.gallery.paths[hits]], model.image_size)
+    images = read_images([root / path for path in ranking.gallery.paths[answers]], model.image_size)
     patches, rest = contributions(model, images, ranking.query.emb[query])
     low, high = np.percentile(patches, [2, 98]).tolist()  # corners stand out and hide all else
     labels = [f"cos {own.sum() + other:.2f}\nrest {round(other, 2) + 0:.2f}"

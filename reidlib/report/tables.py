@@ -120,7 +120,7 @@ def compared_steps(models: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_hits(queries: pd.DataFrame, before: str, after: str) -> tuple[int, int, int]:
-    """First hits that row ``after`` corrects and makes wrong under ``standard``, scored queries.
+    """First answers that row ``after`` corrects and makes wrong under ``standard``, scored queries.
 
     Over all seeds: a query counts once a seed.
     """
@@ -207,7 +207,7 @@ def cost(records: Sequence[dict]) -> pd.DataFrame:
 
 
 def largest_gains(before: pd.DataFrame, after: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Queries whose first hit was wrong before and is right after, by gain in AP; at most ``n``.
+    """Queries whose first answer was wrong before and is right after, by gain in AP; at most ``n``.
 
     Both are per-query tables of one run under one protocol and flip.
     """

@@ -74,7 +74,7 @@ class Size:
     def watch_memory(self) -> "PeakMemory":
         return PeakMemory()
 
-MARKET = Size(3368, 15913)                             # as many images as Market-1501
+MARKET = Size(3368, 19732)  # as many images as Market-1501, junk and distractors too
 TINY = Size(30, 200, dim=32, people=10, cameras=3)
 
 
