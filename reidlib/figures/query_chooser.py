@@ -1,5 +1,6 @@
 """A menu of queries: what each model answers to the one that a person chooses."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib import pyplot as plt
@@ -14,9 +15,11 @@ def query_chooser(rankings: Mapping[str, Ranking], load: Callable[[Sequence[str]
     """Show the menu, and below it the chosen query's ``k`` nearest by each ranking.
 
     ``rankings``: by model, of the same queries; ``load`` reads pictures by their paths. Nothing
-    where no person looks on: a page without a running notebook cannot answer.
+    where no person looks on in a Jupyter server: a page without a running notebook cannot answer.
     """
-    if not is_interactive():
+    # papermill and nbconvert wait for ever at such a menu (jupyter/nbclient issue 312); a server
+    # sets this variable in the kernels that it starts
+    if not is_interactive() or "JPY_SESSION_NAME" not in os.environ:
         return
     from ipywidgets import interact  # of the notebooks' extra
 

@@ -17,12 +17,18 @@ def rankings(make_embeddings):
             for name, flip in (("baseline", "none"), ("improved", "query"))}
 
 
+@pytest.fixture
+def looked_on(monkeypatch):
+    """A person looks on, in a notebook that a Jupyter server has opened."""
+    monkeypatch.setattr(query_chooser, "is_interactive", lambda: True)
+    monkeypatch.setenv("JPY_SESSION_NAME", "06_retrieval.ipynb")
+
+
 def load(paths):
     return [np.full((32, 12, 3), 10 * int(path[0]), np.uint8) for path in paths]
 
 
-def test_a_choice_shows_that_query_by_every_model(rankings, monkeypatch):
-    monkeypatch.setattr(query_chooser, "is_interactive", lambda: True)
+def test_a_choice_shows_that_query_by_every_model(rankings, looked_on, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: None)
     menus = []
     monkeypatch.setattr(ipywidgets, "interact", lambda show, query: menus.append((show, query)))
@@ -39,16 +45,19 @@ def test_a_choice_shows_that_query_by_every_model(rankings, monkeypatch):
         assert shown == ranking.kept(1)[0][:2].tolist()
 
 
-def test_nothing_where_no_person_looks_on(rankings, monkeypatch):
-    monkeypatch.setattr(query_chooser, "is_interactive", lambda: False)
+@pytest.mark.parametrize("by", ["variable", "papermill"])
+def test_nothing_where_no_person_looks_on(rankings, looked_on, monkeypatch, by):
+    if by == "variable":
+        monkeypatch.setattr(query_chooser, "is_interactive", lambda: False)
+    else:
+        monkeypatch.delenv("JPY_SESSION_NAME")
     monkeypatch.setattr(ipywidgets, "interact", None)  # to call it would fail
     query_chooser.query_chooser(rankings, load)
     assert not plt.get_fignums()
 
 
-def test_the_menu_is_a_widget(rankings, monkeypatch):
+def test_the_menu_is_a_widget(rankings, looked_on, monkeypatch):
     """With the real ipywidgets: another choice draws another figure."""
-    monkeypatch.setattr(query_chooser, "is_interactive", lambda: True)
     found = []
     monkeypatch.setattr(query_chooser, "ranked_lists", lambda rows: found.append(rows[0].query))
     kept = []

@@ -6,6 +6,7 @@ import sys
 import time
 
 import nbformat
+import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
@@ -154,6 +155,16 @@ def test_plain_papermill_runs_a_notebook_as_the_page_says(tmp_path):
     workspace = Workspace("smoke", tmp_path)
     assert (workspace.tables / "audit.csv").is_file()
     assert load_study("smoke").seeds == read_study(workspace).seeds
+
+
+def test_a_menu_does_not_stop_a_notebook_that_nobody_looks_at(notebook, tmp_path, monkeypatch):
+    """papermill would wait for ever at a widget (jupyter/nbclient issue 312)."""
+    for name in ("REIDLIB_HEADLESS", "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    source = notebook("from reidlib.figures.query_chooser import query_chooser\n"
+                      "assert query_chooser({}, None) is None")
+    papermill.execute_notebook(str(source), str(tmp_path / "out.ipynb"), kernel_name="python3",
+                               progress_bar=False, execution_timeout=60)
 
 
 def test_seeds_that_are_no_numbers(capsys):
