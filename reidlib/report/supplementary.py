@@ -100,6 +100,7 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
                for flip, rows in by_flip.items()},
             f"against {names[0]}": "–" if change is None else percent(
                 change["difference"], signed=True, ends=(change["low"], change["high"])),
+            "p": "–" if change is None else tables.p_value(change["p_holm"]),
             "verdict": "–" if change is None else change["verdict"],
             "minutes": f"{sum(r['cost']['train_seconds'] for r in own) / 60:.1f}"})
     table = pd.DataFrame(lines)

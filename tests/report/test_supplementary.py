@@ -128,7 +128,8 @@ def test_selection_lists_every_candidate_best_first(found):
     table = found.tables["selection"].set_index("candidate")
     assert set(table.index) == {"plain", "averaged"}
     assert table["changes"].to_dict() == {"plain": "–", "averaged": "ema_decay 0.5"}
-    assert table.loc["plain", "against plain"] == "–"
+    assert table.loc["plain", "against plain"] == table.loc["plain", "p"] == "–"
+    assert 0 < float(table.loc["averaged", "p"]) <= 1
     assert table["mAP, flip both"].astype(float).is_monotonic_decreasing
     trained = {r["preset"]: r for r in found.supplementary["selection"]}["plain"]
     assert trained["data"]["counts"]["train"]["identities"] == 3  # of the study's 6
