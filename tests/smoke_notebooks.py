@@ -9,14 +9,14 @@ from pathlib import Path
 
 import papermill
 
-from reidlib.utils.paths import ROOT
+from reidlib.report.notebooks import NOTEBOOKS
 
 
 def write(workspace: Path) -> None:
     """``workspace``, emptied, with ``notebooks/``; the study's runs will go there, too."""
     shutil.rmtree(workspace, ignore_errors=True)
     (workspace / "notebooks").mkdir(parents=True)
-    for source in sorted((ROOT / "notebooks").glob("0*.ipynb")):
+    for source in NOTEBOOKS:
         papermill.execute_notebook(str(source), str(workspace / "notebooks" / source.name),
                                    {"study": "smoke", "workspace": str(workspace)},
                                    prepare_only=True, progress_bar=False)

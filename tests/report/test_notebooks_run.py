@@ -11,7 +11,8 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from reidlib import cli
-from reidlib.experiments.study import load_study, read_study
+from reidlib.experiments.prepare import prepare_study
+from reidlib.experiments.study import load_study
 from reidlib.report import notebooks
 from reidlib.utils.paths import ROOT, Workspace
 
@@ -147,14 +148,15 @@ def test_missing_pretrained_weights_stop_before_anything_runs(capsys, tmp_path, 
 
 
 def test_plain_papermill_runs_a_notebook_as_the_page_says(tmp_path):
-    """In the folder of the repository, with the study as a parameter."""
-    subprocess.run([sys.executable, "-m", "papermill", "--no-progress-bar",
-                    "notebooks/01_data.ipynb", str(tmp_path / "out.ipynb"), "-p", "study",
-                    "smoke", "-p", "workspace", str(tmp_path)],
-                   cwd=ROOT, check=True, capture_output=True)
+    """In the folder of the repository, with the study and the device as parameters."""
     workspace = Workspace("smoke", tmp_path)
-    assert (workspace.tables / "audit.csv").is_file()
-    assert load_study("smoke").seeds == read_study(workspace).seeds
+    prepare_study(load_study("smoke"), workspace)  # what 01_data does
+    subprocess.run([sys.executable, "-m", "papermill", "--no-progress-bar",
+                    "notebooks/02_baseline.ipynb", str(tmp_path / "out.ipynb"), "-p", "study",
+                    "smoke", "-p", "workspace", str(tmp_path), "-p", "device", "cpu"],
+                   cwd=ROOT, check=True, capture_output=True)
+    assert (workspace.runs / "baseline-s0" / "run.json").is_file()
+    assert (workspace.figures / "protocol_gap_baseline.png").is_file()
 
 
 def test_a_menu_does_not_stop_a_notebook_that_nobody_looks_at(notebook, tmp_path, monkeypatch):
