@@ -23,6 +23,7 @@ WHERE := $${DEVICE:+--device "$$DEVICE"} $${WORKSPACE:+--workspace "$$WORKSPACE"
 # what git keeps of a notebook that JupyterLab has saved: .gitattributes has the filter
 STRIP := -m nbstripout --keep-id --extra-keys metadata.language_info
 TRAIN_AGAIN := $(if $(filter-out 0 no,$(AGAIN)),--again)
+HAS_MARKET := [ -e "$${REIDLIB_DATA:-data}/market1501" ]
 REPORT := $(REIDLIB) report --study "$$STUDY" $${EPOCHS:+--epochs "$$EPOCHS"} \
           $${SEEDS:+--seeds "$$SEEDS"} $${JOBS:+--jobs "$$JOBS"} $(WHERE)
 
@@ -55,14 +56,14 @@ data: $(ENV) ## download and check the data of STUDY
 report: $(ENV) ## run notebooks 00-07 for STUDY and write its report
 	@$(REPORT) $(TRAIN_AGAIN)
 
-paper: $(ENV) ## all of STUDY: the report, both schedules, folds, selection and distractors
+paper: $(ENV) ## all of STUDY: the report, and all that belongs to it, NAME-*.yaml and distractors
 	@[ ! -e notebooks/params/"$$STUDY".yaml ] || for file in notebooks/params/"$$STUDY"-*.yaml; do \
+	  case "$$file" in *-market1501.yaml) $(HAS_MARKET) || continue;; esac; \
 	  [ ! -e "$$file" ] || ( name=$$(basename "$$file" .yaml); $(REIDLIB) study --study "$$name" \
 	    $(WHERE) $${JOBS:+--jobs "$$JOBS"} $(TRAIN_AGAIN) ) || exit 1; done
 	@$(REPORT) $(TRAIN_AGAIN)
-	@if [ -e "$${REIDLIB_DATA:-data}/market1501" ]; then \
-	  $(REIDLIB) distractors --study "$$STUDY" $(WHERE); \
-	  else echo "no Market-1501, so no distractors: data/README.md says how to get it"; fi
+	@if $(HAS_MARKET); then $(REIDLIB) distractors --study "$$STUDY" $(WHERE); \
+	  else echo "no Market-1501, so nothing with it: data/README.md says how to get it"; fi
 	@$(REPORT)
 
 weights: $(ENV) ## write the trained models of STUDY with model cards into artifacts/STUDY/weights

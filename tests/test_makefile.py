@@ -75,12 +75,14 @@ def test_paper_runs_supplementary_studies_and_the_report_around_the_distractors(
     studies = sorted(path.stem for path in ROOT.glob("notebooks/params/pku-reid-*.yaml"))
     assert len(studies) >= 4
     report = ["-m", "reidlib", "report", "--study", "pku-reid", "--jobs", "2"]
-    assert calls == [
-        *(["-m", "reidlib", "study", "--study", name, "--jobs", "2", "--again"]
-          for name in studies),
+    own = [name for name in studies if not name.endswith("-market1501")]
+    assert sorted(calls[:len(studies)]) == [  # in the order of the shell, which knows locales
+        ["-m", "reidlib", "study", "--study", name, "--jobs", "2", "--again"] for name in studies]
+    assert calls[len(studies):] == [
         [*report, "--again"], ["-m", "reidlib", "distractors", "--study", "pku-reid"], report]
     without = make("paper", "STUDY=pku-reid", REIDLIB_DATA=str(tmp_path / "nothing"))
-    assert [call[2] for call in without] == ["study"] * len(studies) + ["report", "report"]
+    assert sorted(call[4] for call in without[:-2]) == own and len(own) < len(studies)
+    assert [call[2] for call in without[-2:]] == ["report", "report"]
 
 
 @pytest.mark.parametrize("where", ["command line", "environment"])

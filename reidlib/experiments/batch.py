@@ -42,5 +42,7 @@ def run_all(study: Study, root: Path, device: str = "auto", jobs: int = 1,
             build_loss(lab.study.config(preset, study.seeds[0]))
         if missing:
             lab.decode()
-    return joblib.Parallel(jobs)(joblib.delayed(lab.run)(preset, seed) for lab in labs
-                                 for seed in study.seeds for preset in presets)
+    # one run at a time to a worker: joblib learns from finished ones to hand out many at once
+    return joblib.Parallel(jobs, batch_size=1)(
+        joblib.delayed(lab.run)(preset, seed) for lab in labs for seed in study.seeds
+        for preset in presets)

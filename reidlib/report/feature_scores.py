@@ -34,17 +34,24 @@ def render_scores(name: str, scored: Scored, other_name: str = "", other: Scored
     changes = _changes(scored, other) if other else None
     if form == "csv":
         return csv_text(_lines(scores, changes, scored.left_out))
+    reasons = pd.Series(scored.left_out, dtype=str)
     return render(TEMPLATE, {"table": TABLES[form]}, name=name, images=scored.images,
-                  scores=_scores(scores, scored.queries), left_out=scored.left_out,
+                  scores=_scores(scores, scored.queries),
+                  left_out=reasons.index.groupby(reasons),
                   protocols=[PROTOCOLS[p] for p in PROTOCOLS if p not in scored.left_out],
                   changes=None if changes is None else _differences(changes),
                   other=other_name)
 
 
 def _changes(scored: Scored, other: Scored) -> pd.DataFrame:
-    """Every score of both, paired by query; the comparisons of one score are a family."""
+    """Every score of both, paired by query.
+
+    The protocols of one score and one distance are a family: which distances are there beside it
+    changes no p.
+    """
     table = pd.DataFrame(_comparisons(scored, other))
-    return pd.concat([tables.with_verdicts(own) for _, own in table.groupby("score")]).sort_index()
+    return pd.concat([tables.with_verdicts(own)
+                      for _, own in table.groupby(["row", "score"])]).sort_index()
 
 
 def _comparisons(scored: Scored, other: Scored) -> Iterator[dict]:

@@ -1,0 +1,40 @@
+"""What was chosen on training people is what the tracked records of PKU-Reid say did best."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from reidlib.experiments.presets import COMPARED, PRESETS, RESULT_ROWS
+from reidlib.experiments.records import read_tables
+from reidlib.experiments.study import load_study
+from reidlib.report import arms, supplementary
+from reidlib.utils.paths import Workspace
+
+PKU = Workspace("pku-reid")
+
+
+def test_best_is_the_candidate_that_did_best_on_training_people():
+    records = supplementary.records_of(PKU, "finalists")
+    top = supplementary.selection_table(records).iloc[0]
+    first, chosen = (next(r for r in records if r["preset"] == name)["config"]
+                     for name in (records[0]["preset"], top["candidate"]))
+    changed = {key for key in chosen if chosen[key] != first[key]} - {"preset", "seed"}
+    assert {key: chosen[key] for key in changed} == PRESETS["best"]
+    flips = {flip: float(top[f"mAP, flip {flip}"]) for flip in ("none", "query", "both")}
+    used = {m.flip for m in (*COMPARED, *RESULT_ROWS) if m.preset == "best"}
+    assert used == {max(flips, key=flips.get)}
+    tested = read_tables(records, "per_query")
+    manifest = pd.read_csv(PKU.reports / "manifest.csv", dtype=str)
+    people = manifest.groupby("split")["id"].agg(set)
+    assert set(tested["id"]) == people["train"] and not people["train"] & people["gallery"]
+
+
+@pytest.mark.parametrize("name", arms.CONFIRMED)
+def test_the_best_configuration_of_each_arm_is_trained_again(name):
+    records = supplementary.records_of(PKU, "arms")
+    best = arms.selection(records).set_index("arm")["the best"]
+    searched, again = load_study("pku-reid-arms"), load_study(f"pku-reid-{name}")
+    assert set(best.index) <= set(again.all_presets)
+    for arm, chosen in best.items():
+        assert replace(again.config(arm, 0), preset=chosen) == searched.config(chosen, 0)
