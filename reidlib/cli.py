@@ -249,7 +249,8 @@ def rank(model: Annotated[Path, typer.Option(help="a .safetensors of make weight
          device: Device = "auto") -> None:
     """Rank photos by how similar they are to a query.
 
-    The cosine of a trained model's features; images that cannot be read are named and left out.
+    The cosine of a trained model's features; images of the gallery that cannot be read are named
+    and left out.
     """
     from reidlib.experiments.rank import rank_photos, thumbnail
     from reidlib.report.ranked_page import ranked_text, write_ranked_page

@@ -42,11 +42,16 @@ def with_source(loss: Any) -> Any:
     """The parameter ``loss`` of a study with the hash of its source, unless it has one already.
 
     A saved one has: reading it needs no source. What is no such parameter stays as it is.
+
+    Raises ValueError for an unknown key, and see ``find_source``.
     """
-    if not isinstance(loss, Mapping) or not isinstance(loss.get("function"), str):
+    if not isinstance(loss, Mapping) or "sha256" in loss:
         return loss
-    return {"sha256": _sha256(find_source(loss["function"])), **loss} if (
-        "sha256" not in loss) else loss
+    for key in loss:
+        check_choice("key of loss", key, ("function", "weight"))
+    if not isinstance(loss.get("function"), str):
+        return loss
+    return {**loss, "sha256": _sha256(find_source(loss["function"]))}
 
 
 def with_sources(changes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -117,13 +117,7 @@ def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None 
     Raises:
         ValueError: unknown preset or parameter (with the nearest known one), or a bad value.
     """
-    presets = {**PRESETS, **(candidates or {})}
-    check_choice("preset", preset, presets)
-    changes = todays_names(presets[preset])
-    if "preset" in changes:
-        check_choice(f"preset of {preset}", changes["preset"], PRESETS)
-        changes = {**PRESETS[changes["preset"]], **changes}
-        del changes["preset"]
+    changes = changes_of(preset, candidates)
     known = [f.name for f in fields(TrainConfig) if f.name not in ("preset", "seed")]
     overrides = todays_names(overrides or {})
     for key in (*overrides, *changes):
@@ -134,6 +128,23 @@ def make_config(preset: str, seed: int = 0, overrides: Mapping[str, Any] | None 
     try:
         return TrainConfig(**{**overrides, **changes}, preset=preset, seed=seed)
     except ValidationError as error:
-        own = ", ".join(f"{name}: {value}" for name, value in changes.items())
-        raise ValueError(plain(error) + f" (preset {preset} has {own})"
+        own = ", ".join(f"{name}: {value}" for name, value in changes.items() if name != "loss")
+        cure = f"; a candidate with `preset: {preset}` can change that" * (preset in PRESETS)
+        raise ValueError(plain(error) + f" (preset {preset} has {own}{cure})"
                          * bool(own and overrides)) from error
+
+
+def changes_of(preset: str, candidates: Mapping[str, Mapping[str, Any]] | None = None
+               ) -> dict[str, Any]:
+    """What a preset, or a candidate of the study, changes of the paper's baseline.
+
+    Raises ValueError for an unknown name, with the nearest known one.
+    """
+    presets = {**PRESETS, **(candidates or {})}
+    check_choice("preset", preset, presets)
+    changes = todays_names(presets[preset])
+    if "preset" in changes:
+        check_choice(f"preset of {preset}", changes["preset"], PRESETS)
+        changes = {**PRESETS[changes["preset"]], **changes}
+        del changes["preset"]
+    return changes

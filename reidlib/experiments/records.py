@@ -190,7 +190,8 @@ def by_row(table: pd.DataFrame, rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.D
     """Pick each results row's preset, flip and re-ranking out of a long table; adds ``row``.
 
     A row whose preset the table does not have is left out, as is a protocol that is not there any
-    more, or under which nothing is re-ranked any more.
+    more, or under which nothing is re-ranked any more. Scores with a local distance
+    (``aligned_reid``) are none of these rows.
     """
     if "protocol" in table:
         reranks = [name for name, rules in PROTOCOLS.items() if rules.reranks]
@@ -199,6 +200,7 @@ def by_row(table: pd.DataFrame, rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.D
     table = _with_keys(table)
     parts = [table[(table["preset"] == r.preset) & (table["flip"] == r.flip)
                    & (table["reranked"] == r.reranked) & (table["alone"] == r.alone)
+                   & ~table["local"]
                    ].assign(row=r.label) for r in rows]
     found = pd.concat(parts, ignore_index=True).drop(columns=LATER_KEYS)
     labels = [r.label for r in rows if r.label in set(found["row"])]

@@ -95,8 +95,9 @@ class Experiment:
         workspace's folder.
         """
         self.decode()
-        return joblib.Parallel()(joblib.delayed(self.run)(preset, seed) for preset in presets
-                                 for seed in self.study.seeds)
+        return joblib.Parallel(batch_size=1)(joblib.delayed(self.run)(preset, seed)
+                                             for preset in presets
+                                             for seed in self.study.seeds)
 
     def decode(self) -> None:
         """Decode all images now, once, before several runs start at a time."""
@@ -203,6 +204,8 @@ class Experiment:
         if is_main():
             self._images("train", config.image_size)  # made by one process, mapped by all
         wait_for_all()
+        if config.epochs and (names := self.study.overruled(config.preset)):
+            log(f"{config.run_id}: {', '.join(names)} as its preset has it, not as `train` has it")
         made_of = {"reidlib": version("reidlib"), "backbone_sha256": backbone_hash(config)}
         key = {"configuration": config.fingerprint(""), "data set": self.dataset.checksum}
         if made_of["backbone_sha256"]:

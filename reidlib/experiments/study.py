@@ -15,10 +15,10 @@ from reidlib.data.synthetic.spec import make_spec
 from reidlib.evaluation.protocols import PROTOCOLS
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.own_loss import with_sources
-from reidlib.experiments.presets import PAPER_PRESETS, PRESETS, make_config
+from reidlib.experiments.presets import PAPER_PRESETS, PRESETS, changes_of, make_config
 from reidlib.utils.errors import check_choice, plain, unknown
 from reidlib.utils.parameters import STRICT, Count, Positive, Seed, Switch
-from reidlib.utils.paths import PARAMS, Workspace, write_json
+from reidlib.utils.paths import PARAMS, Workspace, todays_names, write_json
 
 # differences of TrainConfig
 Changes = Annotated[Mapping[str, Any], AfterValidator(with_sources)]
@@ -94,6 +94,11 @@ class Study:
 
     def config(self, preset: str, seed: int) -> TrainConfig:
         return make_config(preset, seed, self.train, self.candidates)
+
+    def overruled(self, preset: str) -> list[str]:
+        """The parameters of ``train`` that a preset, or a candidate, has a value of its own for."""
+        own = changes_of(preset, self.candidates)
+        return [name for name in todays_names(self.train) if name in own]
 
 
 def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = None,

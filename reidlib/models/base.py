@@ -58,6 +58,6 @@ class ReidModel(nn.Module):
         cams, number = list(cams), {name: i for i, name in enumerate(self.cameras)}
         unknown = sorted(set(cams) - set(number))
         if unknown:
-            log(f"training never saw camera {', '.join(unknown)}, only {', '.join(number)}: its "
-                "images get the mean of the learnt vectors")
+            log(f"training never saw camera {', '.join(unknown)}, only {', '.join(number)}: images "
+                "from there get the mean of the learnt vectors")
         return torch.tensor([number.get(name, -1) for name in cams])

@@ -1,5 +1,6 @@
 """Runs the notebooks in order with papermill and turns the last one into ``report.html``."""
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from reidlib.experiments.records import forget_runs
 from reidlib.experiments.study import Study
-from reidlib.report.page import TEMPLATES
+from reidlib.report.page import TEMPLATES, anchor
 from reidlib.utils.console import log
 from reidlib.utils.errors import NotebookError
 from reidlib.utils.paths import ROOT, Workspace, atomic_write, write_text
@@ -57,7 +58,10 @@ def _html(notebook: nbformat.NotebookNode, folder: Path) -> str:
                             exclude_output_prompt=True, template_file="page.html.j2",
                             extra_loaders=[FileSystemLoader(TEMPLATES)])
     notebook.metadata["title"] = f"reidlib report: {folder.name}"
-    return exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})[0]
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})
+    # links in a page are GitHub's anchors, nbconvert's headings have others
+    own = {anchor(found): found for found in re.findall(r'<h\d id="([^"]+)"', page)}
+    return re.sub(r'href="#([^"]+)"', lambda link: f'href="#{own.get(link[1], link[1])}"', page)
 
 
 def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: bool) -> None:

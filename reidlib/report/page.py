@@ -87,11 +87,15 @@ def sections(results: StudyResults) -> Iterator[Section]:
 
 
 def contents_list(text: str) -> str:
-    """Links to the parts of a page but its first, by the anchors that GitHub gives headings."""
+    """Links to the parts of a page but its first."""
     titles = re.findall(r"^## (.*)$", text, re.M)[1:]
-    anchors = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
-    return "Contents: " + " · ".join(f"[{title.replace('`', '')}](#{anchor})" for title, anchor in
-                                     zip(titles, anchors, strict=True))
+    return "Contents: " + " · ".join(f"[{title.replace('`', '')}](#{anchor(title)})"
+                                     for title in titles)
+
+
+def anchor(title: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def unbroken(text: str) -> str:

@@ -185,7 +185,9 @@ def test_a_source_without_the_function_stops_before_anything_is_trained(params, 
     ("{function: mine.circle, weight: 0}", "loss.weight is 0; expected a number above 0"),
     ("{function: mine.circle, weight: -0.1}", "loss.weight is -0.1; expected a number above 0"),
     ("{function: mine.circle, weight: .nan}", "loss.weight is nan; expected a finite number"),
-    ("{function: mine.circle, weight: 1, wight: 2}", "unknown parameter 'loss.wight'"),
+    ("{function: mine.circle, weight: 1, wight: 2}", "unknown key of loss 'wight' (did you "
+     "mean 'weight'?); known: function, weight"),
+    ("{fn: mine.circle, weight: 1}", "unknown key of loss 'fn'; known: function, weight"),
     ("{function: circle, weight: 1}", "loss.function is 'circle'; expected module.function, such "
                                       "as mymodule.circle"),
     ("{function: ../mine.circle, weight: 1}", "loss.function is '../mine.circle'; expected "

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reidlib.experiments.presets import ResultRow
 from reidlib.experiments.records import (
     by_row,
     collect_runs,
@@ -154,6 +155,13 @@ def test_a_query_re_ranked_by_itself_has_a_row_of_its_own():
     assert found["row"].tolist() == ["+ re-ranking, each query alone", "+ re-ranking"]
     assert found["mAP"].tolist() == [0, 1]
     assert by_row(table.drop(columns="alone"))["row"].tolist() == ["+ re-ranking"] * 2
+
+
+def test_scores_with_a_local_distance_are_in_no_results_row():
+    """AlignedReID as a candidate: its row is that of the global distance."""
+    table = pd.DataFrame({"preset": "aligned", "flip": "none", "reranked": False,
+                          "protocol": "standard", "local": [True, False], "mAP": [0.0, 1.0]})
+    assert by_row(table, [ResultRow("aligned", "aligned", "none")])["mAP"].tolist() == [1.0]
 
 
 def test_identities_stay_text(study, workspace):

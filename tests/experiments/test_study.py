@@ -85,6 +85,15 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, content, reas
         load_study("mine", params=tmp_path)
 
 
+def test_what_a_preset_says_itself_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "dataset: synthetic\ntrain: {backbone_lr: 1.0e-5, epochs: 6}\npresets: [best, transreid]\n"
+        "candidates: {long: {preset: transreid, epochs: 9}}")
+    study = load_study("mine", params=tmp_path)
+    assert study.overruled("baseline") == [] and study.overruled("best") == ["backbone_lr"]
+    assert study.overruled("long") == ["backbone_lr", "epochs"]
+
+
 @pytest.mark.parametrize("line, message", [
     ("train: {image_size: 1000000}",
      "mine.yaml: image_size is 1000000; expected pixels from 1 to 2048: one number for a square, "
@@ -100,7 +109,8 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, content, reas
     ("train: {epochs: -2}", "mine.yaml: epochs is -2; expected 0 or more"),
     ("train: {batch_size: 30}",
      "mine.yaml: batch_size 30 is not a multiple of images_per_identity 4 (preset amtriplet has "
-     "am_margin: 0.35, triplet_margin: 0.3, images_per_identity: 4)"),
+     "am_margin: 0.35, triplet_margin: 0.3, images_per_identity: 4; a candidate with `preset: "
+     "amtriplet` can change that)"),
     ("train: {y_pooling: true}", "mine.yaml: y_pooling is what the presets differ in, so a study "
      "cannot set it for all of them; change reidlib.experiments.presets.PRESETS"),
     ("perplexity: abc", "mine.yaml: perplexity is 'abc'; expected a number"),

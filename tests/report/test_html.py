@@ -24,6 +24,8 @@ LOOK = """<script>addEventListener('load', () => {
     headings: all('h1, h2').map(h => h.textContent.replace('¶', '').trim()),
     tables: all('table').map(t => t.rows.length),
     answers: all('details:not([open])').map(d => d.textContent.length),
+    nowhere: all('a[href^="#"]').map(a => decodeURIComponent(a.hash.slice(1)))
+      .filter(id => !document.getElementById(id)),
     outside: all('[src], link[href]').map(e => e.src || e.href).filter(a => /^https?:/.test(a)),
     cut: all('table').filter(t => t.offsetWidth > t.parentElement.clientWidth + 1).length,
     wide: document.documentElement.scrollWidth - innerWidth};
@@ -56,7 +58,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
 def test_the_report_opens_whole(study, tmp_path):
     page = ROOT / "reports" / study / "report.html"
     found = opened(page, tmp_path)
-    assert found["failed"] == found["missing"] == found["outside"] == []
+    assert found["failed"] == found["missing"] == found["outside"] == found["nowhere"] == []
     assert found["images"] == found["described"] >= 5
     assert {"In two minutes", "Results", "Is each step real?", "The data", "How to reproduce",
             "Cost, hardware, versions"} <= set(found["headings"])
@@ -74,7 +76,7 @@ def test_the_page_of_table_1_opens_whole(tmp_path):
     for number, preset in enumerate(study.all_presets):
         finish(tmp_path, study.name, preset, (0.2 + number / 10, 0.9))
     found = opened(table1_page.write_page(tmp_path).with_suffix(".html"), tmp_path)
-    assert found["failed"] == found["missing"] == found["outside"] == []
+    assert found["failed"] == found["missing"] == found["outside"] == found["nowhere"] == []
     assert found["images"] == found["described"] == 1 and found["tables"] == [8, 8, 13]
     assert found["cut"] == 0 and found["wide"] <= 0
 
