@@ -86,7 +86,7 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
            seeds: Annotated[str | None, typer.Option(metavar="0,1,2",
                                                      help="instead of the study's")] = None,
            jobs: Annotated[int | None, typer.Option(
-               min=1, help="runs of 04_ablations at a time",
+               min=1, help="runs at a time",
                show_default="2 on a CPU of several cores, else 1")] = None,
            again: Again = False) -> None:
     """Run a study's notebooks and write its report."""

@@ -7,7 +7,7 @@ import joblib
 
 from reidlib.experiments.prepare import prepare_study
 from reidlib.experiments.records import forget_runs
-from reidlib.experiments.runner import Experiment
+from reidlib.experiments.runner import Experiment, run_parallel
 from reidlib.experiments.study import Study
 from reidlib.experiments.train import build_loss
 from reidlib.utils.console import log
@@ -42,7 +42,5 @@ def run_all(study: Study, root: Path, device: str = "auto", jobs: int = 1,
             build_loss(lab.study.config(preset, study.seeds[0]))
         if missing:
             lab.decode()
-    # one run at a time to a worker: joblib learns from finished ones to hand out many at once
-    return joblib.Parallel(jobs, batch_size=1)(
-        joblib.delayed(lab.run)(preset, seed) for lab in labs for seed in study.seeds
-        for preset in presets)
+    return run_parallel((joblib.delayed(lab.run)(preset, seed) for lab in labs
+                         for seed in study.seeds for preset in presets), jobs)

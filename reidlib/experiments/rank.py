@@ -15,7 +15,7 @@ from torch import nn
 from reidlib.data.images import load_picture, read_images
 from reidlib.evaluation.embeddings import embed, unit_mean
 from reidlib.models.files import load
-from reidlib.utils.console import progress_bar
+from reidlib.utils.console import log, progress_bar
 from reidlib.utils.paths import resolved
 from reidlib.utils.reproducibility import pick_device
 
@@ -41,6 +41,9 @@ def rank_photos(model_path: Path, queries: Iterable[Path], gallery: Path, top: i
     photos = find_images(gallery)
     chosen = pick_device(device)
     model = load(model_path).to(chosen)
+    if model.trained_on == "synthetic":
+        log(f"{model_path} was trained on drawn people and knows no photos: `make weights "
+            "STUDY=pku-reid` makes models of people")
     features, _, broken = _features(model, asked, "embedding queries")
     if broken:
         raise ValueError(f"{broken[0]}; give another --query")

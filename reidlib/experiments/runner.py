@@ -87,17 +87,16 @@ class Experiment:
         wait_for_all()
         return read_run(target)
 
-    def train_all(self, presets: Iterable[str]) -> list[dict]:
+    def train_all(self, presets: Iterable[str], jobs: int | None = None) -> list[dict]:
         """Records of all presets in all seeds of the study, each trained now unless it is finished.
 
-        One after the other; within ``joblib.parallel_config(n_jobs=...)`` as many at a time, in
-        processes of their own; with ``backend="dask"`` or ``"ray"`` on a cluster that shares this
-        workspace's folder.
+        ``jobs`` at a time, in processes of their own; None: one after the other, or as
+        ``joblib.parallel_config`` says, which with ``backend="dask"`` or ``"ray"`` takes a cluster
+        that shares this workspace's folder.
         """
         self.decode()
-        return joblib.Parallel(batch_size=1)(joblib.delayed(self.run)(preset, seed)
-                                             for preset in presets
-                                             for seed in self.study.seeds)
+        return run_parallel((joblib.delayed(self.run)(preset, seed) for preset in presets
+                             for seed in self.study.seeds), jobs)
 
     def decode(self) -> None:
         """Decode all images now, once, before several runs start at a time."""
@@ -144,25 +143,34 @@ class Experiment:
             raise FileNotFoundError(f"run {config.run_id} has no weights in {folder}: {cure}")
         return folder
 
-    def train_missing_weights(self, presets: Iterable[str], seed: int) -> None:
+    def train_missing_weights(self, presets: Iterable[str], seed: int) -> list[dict]:
         """Train finished runs again of which only the record is here; the record stays as it is.
 
         Does nothing for a run that is not finished at all, or has its weights.
+
+        Returns the records of the weights that are here now. Another processor rounds otherwise,
+        so where a run was trained again they are not quite what the reports say.
         """
+        records = []
         for preset in presets:
             config = self.study.config(preset, seed)
             folder = self._folder(config)
             record = None if _is_complete(folder) else self._published(config)
             wait_for_all()  # all have looked before one writes
-            if not record:
-                continue
-            check_backbone(config, record)
-            log(f"{config.run_id}: its record is here, its weights are not: trained again for them")
-            self._train(config, folder)
-            wait_for_all()
-            gap = largest_gap(read_run(folder), record)
-            log(f"{config.run_id}: trained again, its mAP is within {percent(gap)} points of the "
-                "record's, which stays")
+            if record:
+                self._train_again(config, folder, record)
+            if _is_complete(folder):
+                records.append(read_run(folder))
+        return records
+
+    def _train_again(self, config: TrainConfig, folder: Path, record: dict) -> None:
+        check_backbone(config, record)
+        log(f"{config.run_id}: its record is here, its weights are not: trained again for them")
+        self._train(config, folder)
+        wait_for_all()
+        gap = largest_gap(read_run(folder), record)
+        log(f"{config.run_id}: trained again, its mAP is within {percent(gap)} points of the "
+            "record's, which stays")
 
     def compared(self) -> list[ResultRow]:
         """The models that are compared everywhere; ValueError where the study runs none of them."""
@@ -226,7 +234,9 @@ class Experiment:
                 "embed_seconds": time.perf_counter() - start, "processes": n_processes(),
                 "parameters": sum(p.numel() for p in model.parameters()), **made_of,
                 **reproducibility.provenance(self.device)}
-        save(model, folder / "weights.safetensors", describe_model(config, self._split("train")))
+        description = describe_model(config, self._split("train"))
+        save(model, folder / "weights.safetensors",
+             {**description, "trained_on": self.dataset.name})
         names = None if history else ["epoch", "loss", "accuracy", "images", "seconds"]
         write_csv(folder / "history.csv", pd.DataFrame(history, columns=names))
         self._score(config, folder, cost)
@@ -235,6 +245,12 @@ class Experiment:
 
     def _score(self, config: TrainConfig, folder: Path, cost: dict) -> None:
         score_run(folder, config, self.study, self.dataset, cost, self.device)
+
+
+def run_parallel(runs: Iterable, jobs: int | None = None) -> list[dict]:
+    """The records of delayed runs, ``jobs`` at a time."""
+    # one run at a time to a worker: joblib learns from finished ones to hand out many at once
+    return joblib.Parallel(jobs, batch_size=1)(runs)
 
 
 def open_study(name: str, workspace: Path | str | None = None, device: str = "auto") -> Experiment:

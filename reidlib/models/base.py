@@ -23,7 +23,8 @@ class ReidModel(nn.Module):
     model's loss takes before the identities. ``embed`` gives unit-length retrieval features.
 
     ``cameras`` are the names of those that a model knows; where there are any, ``forward`` and
-    ``embed`` take their numbers next to the images.
+    ``embed`` take their numbers next to the images. ``trained_on``: the name of the data set of a
+    model that was read from a file, where the file says it.
 
     Args:
         mean, std: per colour, of pixels from 0 to 1.
@@ -31,6 +32,7 @@ class ReidModel(nn.Module):
     """
 
     cameras: tuple[str, ...] = ()
+    trained_on: str | None = None
 
     def __init__(self, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float],
                  gather: Gather):

@@ -26,7 +26,7 @@ def build(description: Mapping[str, Any], pretrained: bool = False,
 
     ``description``: "model", one of ``MODELS`` (default: the first); "backbone", arguments of
     ``build_backbone`` but ``pretrained``, or None for a model that has none of timm's; "head",
-    the model's own arguments.
+    the model's own arguments. "trained_on", the name of a data set, goes with it into files.
     """
     kind = MODELS[description.get("model", "la-transformer")]
     head = todays_names(description["head"])
@@ -57,6 +57,7 @@ def load(path: Path | str) -> ReidModel:
             built = json.loads(file.metadata()["reidlib"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model = build(built)
+        model.trained_on = built.get("trained_on")
     except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} does not hold a model of reidlib ({error or 'no description'}); "
                          "`make weights` and finished runs write such files") from error

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from reidlib.data.datasets import TITLES
 from reidlib.evaluation.statistics import interval
 from reidlib.experiments.presets import ResultRow
 from reidlib.report import tables
@@ -71,5 +72,5 @@ def scores_table(found: pd.DataFrame) -> pd.DataFrame:
 
 def sample_name(records: Sequence[dict], own: pd.DataFrame) -> str:
     """Whose people were tested, in a few words."""
-    people = own.dropna(subset="AP")["id"].nunique()
-    return f"{records[0]['data']['name']}, {people} people"
+    name, people = records[0]["data"]["name"], own.dropna(subset="AP")["id"].nunique()
+    return f"{TITLES.get(name, name)}, {people} people"

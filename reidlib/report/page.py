@@ -181,10 +181,12 @@ def _short_table(results: StudyResults) -> pd.DataFrame:
 
 
 def _costs(results: StudyResults) -> pd.DataFrame:
-    parts = {"": [*results.records, *results.candidate_records],
-             **{f"-{name}": own for name, own in results.supplementary.items()}}
-    return pd.concat([tables.cost(own).assign(study=f"{results.study.name}{name}")
-                      for name, own in parts.items()])
+    """What the runs took: by preset, for supplementary studies all presets in one line."""
+    parts = {results.study.name: [*results.records, *results.candidate_records]}
+    for name, own in results.supplementary.items():
+        together = f"all {len({r['preset'] for r in own})}"
+        parts[f"{results.study.name}-{name}"] = [{**r, "preset": together} for r in own]
+    return pd.concat([tables.cost(own).assign(study=name) for name, own in parts.items()])
 
 
 def environment(results: StudyResults) -> dict[str, list[str]]:

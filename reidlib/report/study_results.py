@@ -21,8 +21,8 @@ from reidlib.report import arms, supplementary
 from reidlib.report.tables import (
     PROTOCOLS_COMPARED,
     cut,
+    has_paper_scores,
     headline,
-    paper_scores,
     query_rows,
     ranks,
     steps,
@@ -168,7 +168,7 @@ class StudyResults:
 
     @property
     def on_the_papers_data(self) -> bool:
-        return self.records[0]["data"]["name"] in set(paper_scores()["dataset"])
+        return has_paper_scores(self.records[0]["data"]["name"])
 
 
 def epochs(records: Sequence[dict]) -> int:

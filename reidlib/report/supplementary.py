@@ -115,7 +115,8 @@ def changes(record: dict, first: dict) -> str:
            if value != before[key] and key not in ("preset", "seed")}
     if own.get("loss"):
         own["loss"] = "+ {weight:g} x {function}".format(**own["loss"])
-    return ", ".join(f"{key} {value}" for key, value in own.items()) or "–"
+    return ", ".join(f"{key} {value:g}" if type(value) is float else f"{key} {value}"
+                     for key, value in own.items()) or "–"
 
 
 def distractor_records(workspace: Workspace, study: Study) -> list[dict] | None:

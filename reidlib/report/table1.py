@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from reidlib.data.datasets import TITLES
 from reidlib.evaluation.protocols import PAPER_PROTOCOL, SHOWN
 from reidlib.evaluation.statistics import Comparison, compare, corrected, interval, verdict
 from reidlib.experiments.config import TrainConfig
@@ -23,7 +24,6 @@ FOLDER = Path(__file__).parent
 PUBLISHED_STUDY = "table1-published"
 SELECTION = "table1-selection"
 STUDIES = ("table1-market1501", "table1-cuhk03", PUBLISHED_STUDY)
-TITLES = {"market1501": "Market-1501", "cuhk03-np-pair1": "CUHK03-NP, camera pair 1"}
 PRETRAINING = {"in21k": "ImageNet-21k", "in1k": "ImageNet-1k"}  # part of timm's name -> data
 
 

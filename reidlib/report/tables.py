@@ -228,3 +228,8 @@ def paper_scores() -> pd.DataFrame:
     """The paper's own numbers, and where they are in it."""
     return pd.read_csv(PAPER)
 
+
+def has_paper_scores(dataset: str) -> bool:
+    """Whether the paper's numbers are of this data set: on others they compare with nothing."""
+    return dataset in set(paper_scores()["dataset"])
+

@@ -25,6 +25,7 @@ def test_exported_weights_and_their_card(lab, capsys):
     assert "drawn by this project" in card and "from scratch" in card and "y_pooling | True" in card
     query, _ = lab.embeddings("improved", 0)
     model = files.load(folder / "improved.safetensors")
+    assert model.trained_on == "synthetic"  # `reidlib rank` says so
     images = lab._images("query", model.image_size)
     np.testing.assert_array_equal(embed(model, images)[0], query.emb)
     pretrained = {**record["config"], "pretrained": True,

@@ -103,6 +103,14 @@ def test_what_leaves_nothing_to_rank_is_refused(model, photos, tmp_path):
         rank_photos(model, [tmp_path / "query.png"], photos / "folder.png")
 
 
+@pytest.mark.parametrize("data, warned", [("synthetic", True), ("pku-reid", False), (None, False)])
+def test_a_model_of_drawn_people_is_named_as_such(model, photos, capsys, data, warned):
+    files.save(files.load(model), model, {"backbone": BACKBONE, "head": {"n_identities": 3},
+                                          **({"trained_on": data} if data else {})})
+    rank_photos(model, [photos / "a.png"], photos)
+    assert ("was trained on drawn people" in "".join(capsys.readouterr())) == warned
+
+
 def test_a_thumbnail_is_small_and_keeps_its_shape(photos):
     draw(photos / "large.png", size=(900, 1800))
     kind, data = thumbnail(photos / "large.png").split(",")

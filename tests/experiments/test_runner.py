@@ -109,7 +109,7 @@ def test_reading_trains_nothing_and_says_what_makes_the_weights(clone, lab, monk
     for read in (clone.weights, clone.embeddings, clone.ranking):
         with pytest.raises(FileNotFoundError, match="ypool-s0.*run 04_ablations first"):
             read("ypool", 0)
-    clone.train_missing_weights(["ypool"], 0)  # a run that is not finished is not its business
+    assert clone.train_missing_weights(["ypool"], 0) == []  # not finished: not its business
     assert not list(clone.workspace.artifacts.glob("*-s0-*"))
 
 
@@ -120,7 +120,8 @@ def test_missing_weights_are_trained_and_the_record_stays(clone, lab, capsys, mo
                         if not score["reranked"]]  # of a time before there was any re-ranking
     path.write_text(json.dumps(record))
     before = path.read_bytes()
-    clone.train_missing_weights(["baseline"], 0)
+    here, = clone.train_missing_weights(["baseline"], 0)
+    assert here["scores"] == lab.run("baseline", 0)["scores"] != record["scores"]
     out = capsys.readouterr().out
     assert "its record is here, its weights are not" in out
     assert "trained again, its mAP is within 2.0 points of the record's" in out
