@@ -71,9 +71,10 @@ def clone(tmp_path_factory):
     (root / "notebooks" / "params" / "mylosses.py").write_text(LOSSES)
     variables = {name: value for name, value in os.environ.items()
                  if name not in ("REIDLIB_DATA", "REIDLIB_WEIGHTS")}
-    done = subprocess.run([sys.executable, "-m", "reidlib", "report", "--study", "mine"], cwd=root,
-                          env={**variables, "PYTHONPATH": str(root)}, check=False,
-                          capture_output=True, text=True)
+    # one run at a time: a worker takes longer to start than a run to train
+    done = subprocess.run(
+        [sys.executable, "-m", "reidlib", "report", "--study", "mine", "--jobs", "1"], cwd=root,
+        env={**variables, "PYTHONPATH": str(root)}, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return root
 

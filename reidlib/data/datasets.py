@@ -17,9 +17,6 @@ MARKET_TOP = "Market-1501-v15.09.15"
 # name -> folder of the boxes that people drew, or that a detector found
 CUHK03 = {"cuhk03-np": "labeled", "cuhk03-np-detected": "detected", "cuhk03-np-pair1": "labeled"}
 NAMES = ("pku-reid", "market1501", *CUHK03, "synthetic")
-# name -> how a page calls it
-TITLES = {"pku-reid": "PKU-Reid", "market1501": "Market-1501",
-          "cuhk03-np-pair1": "CUHK03-NP, camera pair 1"}
 # name -> how the zip of all of it, and the folder in it, are called
 TOPS = {"market1501": MARKET_TOP, **{name: name.removesuffix("-detected") for name in CUHK03}}
 

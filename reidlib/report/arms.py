@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reidlib.data.datasets import TITLES
 from reidlib.evaluation.statistics import interval
 from reidlib.experiments.presets import ResultRow
 from reidlib.report import tables
@@ -73,4 +72,4 @@ def scores_table(found: pd.DataFrame) -> pd.DataFrame:
 def sample_name(records: Sequence[dict], own: pd.DataFrame) -> str:
     """Whose people were tested, in a few words."""
     name, people = records[0]["data"]["name"], own.dropna(subset="AP")["id"].nunique()
-    return f"{TITLES.get(name, name)}, {people} people"
+    return f"{tables.TITLES.get(name, name)}, {people} people"

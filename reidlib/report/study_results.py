@@ -120,13 +120,15 @@ class StudyResults:
             self.same_rate = steps(query_rows(records, (*SAME_RATE, COMPARED[-1])))
 
     def _read_arms(self) -> None:
-        """Sample, in words -> per-query scores of the arms, and their contrasts."""
+        """Sample, in words -> records and per-query scores of the arms, and their contrasts."""
         self.arms: dict[str, pd.DataFrame] = {}
+        self.arm_records: dict[str, list[dict]] = {}
         for name, protocol in arms.CONFIRMED.items():
             records = self.supplementary.get(name)
             if records:
                 own = arms.queries(records, protocol)
-                self.arms[arms.sample_name(records, own)] = own
+                sample = arms.sample_name(records, own)
+                self.arms[sample], self.arm_records[sample] = own, records
         self.arm_steps = {sample: steps(own, against=arms.PLAIN, protocols=None)
                           for sample, own in self.arms.items()}
 

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from reidlib.data.datasets import TITLES
 from reidlib.evaluation.protocols import PAPER_PROTOCOL, SHOWN
 from reidlib.evaluation.statistics import Comparison, compare, corrected, interval, verdict
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.records import collect_runs, device_name, read_tables
 from reidlib.experiments.study import Study, load_study, read_study
-from reidlib.report.tables import cut
+from reidlib.report.tables import TITLES, cut
 from reidlib.utils.parameters import height_width
 from reidlib.utils.paths import Workspace
 

@@ -13,6 +13,9 @@ from reidlib.experiments.records import SCORES, by_row, device_name, read_tables
 from reidlib.utils.text import percent
 
 PAPER = Path(__file__).with_name("paper.csv")
+# data set -> how a page calls it
+TITLES = {"pku-reid": "PKU-Reid", "market1501": "Market-1501",
+          "cuhk03-np-pair1": "CUHK03-NP, camera pair 1"}
 PROTOCOLS_COMPARED = ("standard", "standard-all", "lat-top10")
 
 

@@ -137,7 +137,7 @@ def test_selection_lists_every_candidate_best_first(found):
 
 def test_finalists_are_scored_on_all_training_people(found):
     text = pages(found)["How `best` was chosen"]
-    assert "3 people in 1 fold, models trained on 3 others; end-to-end training, 1 epoch" in text
+    assert "3 people, models trained on 3 others; end-to-end training, 1 epoch" in text
     assert "6 people in 2 folds, models trained on 3 others" in text
     tested = read_tables(found.supplementary["finalists"], "per_query")
     assert tested["id"].nunique() == 6
