@@ -141,7 +141,7 @@ class StudyResults:
             tables["folds"] = supplementary.folds_table(self.folds)
         if self.schedules:
             tables["schedules"] = supplementary.schedules_scores(self.schedules)
-        for name in ("selection", "finalists", "margins"):
+        for name in ("selection", "finalists", "margins", "ingredients"):
             if name in self.supplementary:
                 tables[name] = supplementary.selection_table(self.supplementary[name])
         if "arms" in self.supplementary:

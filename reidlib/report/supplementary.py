@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
+from reidlib.evaluation.embeddings import FLIPS
 from reidlib.evaluation.statistics import interval
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import COMPARED, ResultRow
@@ -20,7 +21,7 @@ from reidlib.utils.paths import Workspace
 from reidlib.utils.text import percent
 
 NAMES = ("blockwise", "folds", "selection", "finalists", "margins", "arms", "arms-folds",
-         "arms-market1501")
+         "arms-market1501", "ingredients")
 
 
 def records_of(workspace: Workspace, name: str) -> list[dict] | None:
@@ -86,8 +87,9 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
     The score is that of ``standard-all``; in folds of training people, on those held out.
     """
     names = list(dict.fromkeys(r["preset"] for r in records))
+    scored = {score["flip"] for score in records[0]["scores"]}
     by_flip = {flip: tables.query_rows(records, [ResultRow(name, name, flip) for name in names])
-               for flip in ("none", "query", "both")}
+               for flip in FLIPS if flip in scored}
     against = tables.steps(by_flip["none"], against=names[0])
     against = against[against["protocol"] == "standard-all"].set_index("row")
     runs = {name: [r for r in records if r["preset"] == name] for name in names}
