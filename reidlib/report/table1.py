@@ -135,7 +135,8 @@ def read_groups(root: Path) -> list[Group]:
 def scores(groups: Sequence[Group]) -> pd.DataFrame:
     """One line a row and protocol, fractions; in a data set the highest mAP (``standard``) first.
 
-    Columns: dataset (title), row, protocol, rank1, rank5, and of mAP value, low, high, std.
+    Columns: dataset (title), row, protocol, rank1 with rank1_low and rank1_high, rank5, and of mAP
+    value, low, high, std.
     """
     lines = []
     for group in groups:
@@ -146,9 +147,14 @@ def scores(groups: Sequence[Group]) -> pd.DataFrame:
 
 def _scores(group: Group, row: str) -> list[dict]:
     """A row's lines of ``scores``, that of ``standard`` first."""
-    return [{"dataset": group.title, "row": row, "protocol": protocol,
-             **own[["rank1", "rank5"]].mean(), **interval(own)._asdict()}
-            for protocol in SHOWN for own in [cut(group.queries, row, protocol)]]
+    lines = []
+    for protocol in SHOWN:
+        own = cut(group.queries, row, protocol)
+        rank1 = interval(own, "rank1")
+        lines.append({"dataset": group.title, "row": row, "protocol": protocol,
+                      "rank1": rank1.value, "rank1_low": rank1.low, "rank1_high": rank1.high,
+                      "rank5": own["rank5"].mean(), **interval(own)._asdict()})
+    return lines
 
 
 def facts(groups: Sequence[Group], found: pd.DataFrame) -> pd.DataFrame:

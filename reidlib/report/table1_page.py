@@ -62,7 +62,7 @@ def scores_table(found: pd.DataFrame) -> pd.DataFrame:
     for (title, row), own in found.groupby(["dataset", "row"], sort=False):
         line = {"data set": title, "system": row}
         for r in own.itertuples():
-            line |= {f"{r.protocol} rank-1": percent(r.rank1),
+            line |= {f"{r.protocol} rank-1": percent(r.rank1, ends=(r.rank1_low, r.rank1_high)),
                      f"{r.protocol} rank-5": percent(r.rank5),
                      f"{r.protocol} mAP": percent(r.value, r.std, ends=(r.low, r.high))}
         lines.append(line)
