@@ -62,6 +62,38 @@ def score_dots(scores: pd.DataFrame, by: str, label: str, published: float | Non
 
 
 @styled
+def change_dots(changes: pd.DataFrame) -> Figure:
+    """How far each row is from the one it is compared with, in points of mAP, with intervals.
+
+    Columns: ``sample, row, above, verdict`` and ``difference, low, high`` (fractions). One panel a
+    sample; a full marker where the corrected test decides.
+    """
+    check_frame(changes, ["sample", "row"], [])  # differences may be below 0
+    samples, rows = in_order(changes["sample"]), in_order(changes["row"])
+    fig, axes = plt.subplots(1, len(samples), sharey=True, squeeze=False,
+                             figsize=(WIDTH, 0.42 * len(rows) + 1.4))
+    for ax, name in zip(axes[0], samples, strict=True):
+        table = changes[changes["sample"] == name].set_index("row")
+        for y, (row, look) in enumerate(looks(rows).items()):
+            if row not in table.index:
+                continue
+            own, decided = table.loc[row], table.loc[row, "verdict"] != "undecided"
+            ax.plot(own[["low", "high"]], [y, y], color=look.color, lw=2, marker="|", ms=9)
+            ax.plot(own["difference"], y, look.marker, color=look.color, ms=8, mew=1.5,
+                    mfc=look.color if decided else "white")
+        ax.axvline(0, color="black", lw=1)
+        ax.set_yticks(range(len(rows)), rows)
+        ax.set(title=name, ylim=(len(rows) - 0.5, -0.5))
+        ax.grid(False, axis="y")
+        in_percent(ax.xaxis)
+    base = in_order(changes["above"])
+    fig.supxlabel(f"points of mAP against {', '.join(base)}, 95 % interval", fontsize=11)
+    fig.legend([sample(marker="o", ms=8, mew=1.5, mfc=fill) for fill in ("black", "white")],
+               ["decided", "undecided"], loc="outside upper right", ncols=2)
+    return fig
+
+
+@styled
 def rule_dots(scores: pd.DataFrame) -> Figure:
     """mAP of each system under two protocols, in percent: does the order change with the rules?
 

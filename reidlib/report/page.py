@@ -1,7 +1,8 @@
 """Results -> pages: report.md, what the HTML report shows, the generated parts of the READMEs."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from matplotlib import pyplot as plt
 from reidlib.evaluation.protocols import PROTOCOLS, Protocol
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.records import by_row, device_name, score_table
-from reidlib.figures.dots import score_dots
+from reidlib.figures.dots import change_dots, score_dots
 from reidlib.figures.style import save_figure
 from reidlib.report import arms, statements, supplementary, tables
 from reidlib.report.study_results import StudyResults, a_block_every, count_epochs, epochs
@@ -132,28 +133,30 @@ def context(results: StudyResults) -> dict[str, Any]:
     }
 
 
-def drawn(results: StudyResults) -> dict[str, tuple]:
+def drawn(results: StudyResults) -> dict[str, tuple[pd.DataFrame, Callable]]:
     """Figures that are of the report alone, as they show several studies: what to draw, and how."""
     paper = tables.paper_scores().set_index("row")
     claimed = paper.loc[statements.PAPER_MODEL, "mAP"] if results.on_the_papers_data else None
-    found = {"overview": (results.tables["overview"], "measure", "protocol", claimed)}
+    found = {"overview": (results.tables["overview"], partial(
+        score_dots, by="measure", label="protocol", published=claimed))}
     if "schedules" in results.tables:
         scores = results.tables["schedules"]
-        found["schedules"] = (scores[scores["protocol"] == "standard-all"], "schedule",
-                              "training schedule", None)
+        found["schedules"] = (scores[scores["protocol"] == "standard-all"], partial(
+            score_dots, by="schedule", label="training schedule"))
     if results.arms:
-        found["arms"] = (results.tables["arms"], "sample", "people that are tested", None)
+        found["arms"] = (pd.concat([own.assign(sample=sample) for sample, own in
+                                    results.arm_steps.items()], ignore_index=True), change_dots)
     if results.distractors:
-        found["distractors"] = (results.tables["distractors"], "distractors",
-                                "distractors in the gallery", None)
+        found["distractors"] = (results.tables["distractors"], partial(
+            score_dots, by="distractors", label="distractors in the gallery"))
     return found
 
 
 def draw(results: StudyResults) -> None:
     """Draw the figures of ``drawn``."""
-    for name, (scores, *what) in drawn(results).items():
-        fig = score_dots(scores, *what)
-        save_figure(fig, results.workspace.figures / f"{name}.png", scores)
+    for name, (table, figure) in drawn(results).items():
+        fig = figure(table)
+        save_figure(fig, results.workspace.figures / f"{name}.png", table)
         plt.close(fig)
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from reidlib.figures.dots import rule_dots, score_dots
+from reidlib.figures.dots import change_dots, rule_dots, score_dots
 from reidlib.figures.style import MODELS
 from tests.figures.conftest import nothing_is_cut_off, overlaps, ticks
 
@@ -42,6 +42,31 @@ def test_score_dots_show_every_value_with_its_interval(asked):
         0.2: "20", 0.4: "40", 0.6: "60", 0.8: "80", 1: "100"}
     with pytest.raises(ValueError, match="more than one row"):
         score_dots(pd.concat([asked, asked]), "measure", "asked")
+
+
+def test_changes_have_a_panel_a_sample_and_a_full_marker_where_the_test_decides():
+    changes = pd.DataFrame([
+        {"sample": sample, "row": row, "above": "softmax", "difference": value, "verdict": verdict,
+         "low": value - 0.02, "high": value + 0.01}
+        for sample, rows in (("12 people", ("ypool", "best")), ("750 people", ("best",)))
+        for row in rows for value, verdict in [(-0.03, "worse") if row == "ypool" else
+                                               (0.005, "undecided")]])
+    fig = change_dots(changes)
+    assert [ax.get_title() for ax in fig.axes] == ["12 people", "750 people"]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["ypool", "best"]
+    for ax, shown in zip(fig.axes, ({"ypool", "best"}, {"best"}), strict=True):
+        dots = {name: line for name in ("ypool", "best") for line in ax.lines
+                if line.get_marker() == MODELS[name].marker}
+        assert set(dots) == shown
+        assert dots["best"].get_xydata().tolist() == [[0.005, 1]]
+        assert to_hex(dots["best"].get_markerfacecolor()) == "#ffffff"
+        ends = [line.get_xdata().tolist() for line in ax.lines if line.get_marker() == "|"]
+        assert [0.005 - 0.02, 0.005 + 0.01] in ends
+    ypool = next(line for line in fig.axes[0].lines
+                 if line.get_marker() == MODELS["ypool"].marker)
+    assert to_hex(ypool.get_markerfacecolor()) == MODELS["ypool"].color
+    assert "points of mAP against softmax" in fig.get_supxlabel()
+    nothing_is_cut_off(fig)
 
 
 def test_a_model_looks_the_same_alone_and_among_others(asked):
