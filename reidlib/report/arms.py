@@ -20,6 +20,7 @@ CONFIRMED = {"arms-folds": "standard-all", "arms-market1501": "standard"}
 PLAIN = "softmax"            # the arm that all others are compared with
 ALL_IDEAS = "all-ideas"      # the paper's model: scored with flipped queries
 FLIPPED = "flipped query"    # the idea that needs no training, on the plain arm
+OURS = "ours"                # the plain arm and what made it better, of ``<study>-ingredients``
 
 
 def selection(records: Sequence[dict]) -> pd.DataFrame:
@@ -48,7 +49,8 @@ def selection(records: Sequence[dict]) -> pd.DataFrame:
 def rows(records: Sequence[dict]) -> list[ResultRow]:
     """The arms of a confirmation, and the plain one with a flipped query."""
     names = list(dict.fromkeys(r["preset"] for r in records))
-    return [*(ResultRow(name, name, "query" if name == ALL_IDEAS else "none") for name in names),
+    flips = {ALL_IDEAS: "query", OURS: "both"}
+    return [*(ResultRow(name, name, flips.get(name, "none")) for name in names),
             ResultRow(FLIPPED, PLAIN, "query")]
 
 

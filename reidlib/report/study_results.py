@@ -131,6 +131,10 @@ class StudyResults:
                 self.arms[sample], self.arm_records[sample] = own, records
         self.arm_steps = {sample: steps(own, against=arms.PLAIN, protocols=None)
                           for sample, own in self.arms.items()}
+        # ours against the paper's model, each with the best of its training options
+        self.ours = {sample: steps(own[own["row"].isin((arms.ALL_IDEAS, arms.OURS))],
+                                   against=arms.ALL_IDEAS, protocols=None)
+                     for sample, own in self.arms.items() if (own["row"] == arms.OURS).any()}
 
     def _tables(self) -> dict[str, pd.DataFrame]:
         """File name -> the tables of the supplementary studies, and the overview."""
