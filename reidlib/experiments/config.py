@@ -133,6 +133,9 @@ class TrainConfig:
             raise ValueError(
                 f"model deep-cosine with image_size {self.image_size} and pretrained "
                 f"{self.pretrained}; it takes image_size: [128, 64] and pretrained: false")
+        if self.model == "deep-cosine" and self.stride is not None:
+            raise ValueError(f"stride is {self.stride} and model deep-cosine, which has no "
+                             "patches; leave stride out")
 
     @property
     def run_id(self) -> str:

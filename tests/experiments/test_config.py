@@ -118,6 +118,8 @@ def test_the_former_name_of_a_parameter_is_still_read():
                             "None; set it to 2 or more"),
     ("model: deep-cosine", "model deep-cosine with schedule blockwise, which releases the blocks "
                            "of la-transformer; use schedule: end-to-end"),
+    ("{model: deep-cosine, schedule: end-to-end, image_size: [128, 64], pretrained: false, "
+     "stride: 8}", "stride is 8 and model deep-cosine, which has no patches; leave stride out"),
     ("{model: deep-cosine, schedule: end-to-end}",
      "model deep-cosine with image_size 224 and pretrained True; it takes image_size: [128, 64] "
      "and pretrained: false"),
