@@ -56,7 +56,7 @@ data: $(ENV) ## download and check the data of STUDY
 report: $(ENV) ## run notebooks 00-07 for STUDY and write its report
 	@$(REPORT) $(TRAIN_AGAIN)
 
-paper: $(ENV) ## all of STUDY: the report, and all that belongs to it, NAME-*.yaml and distractors
+paper: $(ENV) ## all of STUDY: the report, and all that belongs to it, STUDY-*.yaml and distractors
 	@[ ! -e notebooks/params/"$$STUDY".yaml ] || for file in notebooks/params/"$$STUDY"-*.yaml; do \
 	  case "$$file" in *-market1501.yaml) $(HAS_MARKET) || continue;; esac; \
 	  [ ! -e "$$file" ] || ( name=$$(basename "$$file" .yaml); $(REIDLIB) study --study "$$name" \

@@ -11,6 +11,7 @@ import pandas as pd
 
 from reidlib.evaluation.statistics import interval
 from reidlib.experiments.presets import ResultRow
+from reidlib.experiments.records import read_tables
 from reidlib.report import tables
 from reidlib.report.supplementary import changes
 from reidlib.utils.text import percent
@@ -46,6 +47,14 @@ def selection(records: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def last_terms(records: Sequence[dict]) -> pd.Series:
+    """Mean of the loss's terms in the last epoch, over the runs that have a triplet loss."""
+    history = read_tables([r for r in records if r["config"]["triplet_margin"] is not None],
+                          "history")
+    last = history[history["epoch"] == history.groupby("run")["epoch"].transform("max")]
+    return last[["triplet", "identity"]].mean()
+
+
 def rows(records: Sequence[dict]) -> list[ResultRow]:
     """The arms of a confirmation, and the plain one with a flipped query."""
     names = list(dict.fromkeys(r["preset"] for r in records))
@@ -58,6 +67,14 @@ def queries(records: Sequence[dict], protocol: str) -> pd.DataFrame:
     """Per-query scores of ``rows`` under the one protocol that the contrasts are of."""
     found = tables.query_rows(records, rows(records))
     return found[found["protocol"] == protocol]
+
+
+def ours(own: pd.DataFrame) -> pd.DataFrame:
+    """``tables.steps`` of ours, against the plain arm and against the paper's model; a family."""
+    pairs = [own[own["row"].isin((base, OURS))] for base in (PLAIN, ALL_IDEAS)]
+    found = [tables.steps(pair, against=base, protocols=None)
+             for pair, base in zip(pairs, (PLAIN, ALL_IDEAS), strict=True)]
+    return tables.with_verdicts(pd.concat(found, ignore_index=True))
 
 
 def scores(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:

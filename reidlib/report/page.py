@@ -26,7 +26,7 @@ FILTERS = {"change": tables.change, "epochs": count_epochs,
            "steps_table": lambda steps: to_markdown(tables.steps_table(steps))}
 # candidates or a supplementary study -> files that go when it is gone
 OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("candidates", "folds", "selection",
-                                                         "finalists", "margins",
+                                                         "finalists", "margins", "ingredients",
                                                          "arms_selection")},
             **{name: [f"tables/{name}.csv", f"figures/{name}.png", f"figures/{name}.csv"]
                for name in ("schedules", "distractors", "arms")}}
@@ -187,8 +187,7 @@ def _costs(results: StudyResults) -> pd.DataFrame:
     """What the runs took: by preset, for supplementary studies all presets in one line."""
     parts = {results.study.name: [*results.records, *results.candidate_records]}
     for name, own in results.supplementary.items():
-        together = f"all {len({r['preset'] for r in own})}"
-        parts[f"{results.study.name}-{name}"] = [{**r, "preset": together} for r in own]
+        parts[f"{results.study.name}-{name}"] = [{**r, "preset": "all"} for r in own]
     return pd.concat([tables.cost(own).assign(study=name) for name, own in parts.items()])
 
 

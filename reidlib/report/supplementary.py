@@ -1,9 +1,9 @@
 """Supplementary studies: another schedule, cross-validation, distractors, `best`, which margin.
 
 Each is a study of its own, ``<study>-blockwise``, ``-folds``, ``-selection``, ``-finalists``,
-``-margins`` and those of ``report.arms``, run by ``reidlib study``, or the folder ``distractors``
-that ``reidlib distractors`` writes. One that is not there is None; one that is incomplete is an
-error that says what is missing.
+``-margins``, ``-ingredients`` and those of ``report.arms``, run by ``reidlib study``, or the folder
+``distractors`` that ``reidlib distractors`` writes. One that is not there is None; one that is
+incomplete is an error that says what is missing.
 """
 
 from dataclasses import asdict, replace
@@ -106,8 +106,8 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
             "verdict": "–" if change is None else change["verdict"],
             "minutes": f"{sum(r['cost']['train_seconds'] for r in own) / 60:.1f}"})
     table = pd.DataFrame(lines)
-    order = table["mAP, flip both"].astype(float).sort_values(ascending=False, kind="stable")
-    return table.loc[order.index].reset_index(drop=True)
+    order = table[f"mAP, flip {[*by_flip][-1]}"].astype(float)
+    return table.loc[order.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 
 
 def changes(record: dict, first: dict) -> str:

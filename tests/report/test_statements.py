@@ -1,9 +1,13 @@
 """What the first page says, from made-up tables whose scores are known."""
 
+from types import SimpleNamespace
+
+import pandas as pd
 import pytest
 
 from reidlib.experiments.presets import COMPARED, SAME_RATE, SINGLE_IDEAS
-from reidlib.report import statements, tables
+from reidlib.report import page, statements, tables
+from reidlib.utils.text import render
 from tests.report.made_up import LEVELS, every_image, queries
 
 RATES = {"baseline-1e-4": 0.90, "improved-1e-4": 0.95}
@@ -68,3 +72,26 @@ def test_rules_are_easy_where_an_untrained_model_does_well_under_them_alone(leve
 def test_points_have_their_verdict():
     step = next(claims().itertuples())
     assert statements.points(step).endswith("] points (better)")
+
+
+@pytest.mark.parametrize("market, said", [
+    ({"y-pooling": "worse", "all-ideas": "worse"},
+     "none is shown to help here, and y-pooling and AM-Softmax + triplet (on PKU-Reid) do harm, "
+     "even with training options of their own. With training options chosen for each, the paper's "
+     "model does worse than its baseline."),
+    ({"y-pooling": "better", "all-ideas": "undecided", "am-softmax-triplet": "worse"},
+     "y-pooling (on Market-1501) helps here, and y-pooling (on PKU-Reid) and AM-Softmax + triplet "
+     "do harm, even with training options of their own. With training options chosen for each, "
+     "the paper's model does worse than its baseline on PKU-Reid, and cannot be told apart from "
+     "its baseline on Market-1501."),
+])
+def test_ideas_that_do_not_the_same_everywhere_are_named_with_the_place(market, said):
+    pku = {"y-pooling": "worse", "am-softmax-triplet": "worse", "all-ideas": "worse"}
+    found = pd.DataFrame([
+        {"row": row, "sample": sample, "verdict": verdicts.get(row, "undecided")}
+        for sample, verdicts in (("PKU-Reid, 74 people", pku), ("Market-1501, 750 people", market))
+        for row in pku])
+    results = SimpleNamespace(arm_steps={"a": None}, on_the_papers_data=True, same_rate=None)
+    text = render(page.TEMPLATES / "answers.md.j2", page.FILTERS, claims=found, results=results,
+                  study=None, numbers=None, is_easy=False, unconverged=[])
+    assert said in text

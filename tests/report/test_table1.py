@@ -67,7 +67,8 @@ def test_a_cell_is_the_mean_of_the_runs_queries_with_an_interval_over_people(roo
         assert [low, high] == np.round(100 * ends, 1).tolist()
     other = queries_of(root, MARKET, "transreid-short-s0").query("protocol == 'lat-top10'")
     assert row["lat-top10 mAP"].startswith(f"{100 * other['AP'].mean():.1f} [")
-    assert row["standard rank-5"] == f"{100 * own['rank5'].mean():.1f}" != row["standard rank-1"]
+    rank1, _ = row["standard rank-1"].split(maxsplit=1)
+    assert row["standard rank-5"] == f"{100 * own['rank5'].mean():.1f}" != rank1
     assert row["lat-top10 rank-5"] == f"{100 * other['rank5'].mean():.1f}"
 
 
