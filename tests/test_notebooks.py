@@ -108,7 +108,7 @@ def test_each_preset_is_trained_in_the_notebook_that_errors_name():
     for path in NOTEBOOKS:
         code = "\n".join(cell.source for cell in read(path)[1])
         if "lab.train_all(" in code:
-            lists = r"lab\.train_all\(\[(.*?)\]\)|chosen = \[name for name in \((.*?)\)"
+            lists = r"lab\.train_all\(\[(.*?)\], jobs\)|chosen = \[name for name in \((.*?)\)"
             trained |= {name: path.stem for found in re.findall(lists, code) for part in found
                         for name in re.findall(r'"([\w-]+)"', part)}
     assert trained == presets.NOTEBOOKS

@@ -47,10 +47,13 @@ def selection(records: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def last_terms(records: Sequence[dict]) -> pd.Series:
-    """Mean of the loss's terms in the last epoch, over the runs that have a triplet loss."""
-    history = read_tables([r for r in records if r["config"]["triplet_margin"] is not None],
-                          "history")
+def last_terms(records: Sequence[dict]) -> pd.Series | None:
+    """Mean of the loss's terms in the last epoch, over the runs with a triplet loss; None without.
+    """
+    own = [r for r in records if r["config"]["triplet_margin"] is not None]
+    if not own:
+        return None
+    history = read_tables(own, "history")
     last = history[history["epoch"] == history.groupby("run")["epoch"].transform("max")]
     return last[["triplet", "identity"]].mean()
 

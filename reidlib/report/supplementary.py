@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
-from reidlib.evaluation.embeddings import FLIPS
 from reidlib.evaluation.statistics import interval
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.presets import COMPARED, ResultRow
@@ -87,9 +86,9 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
     The score is that of ``standard-all``; in folds of training people, on those held out.
     """
     names = list(dict.fromkeys(r["preset"] for r in records))
-    scored = {score["flip"] for score in records[0]["scores"]}
+    flips = dict.fromkeys(score["flip"] for score in records[0]["scores"])
     by_flip = {flip: tables.query_rows(records, [ResultRow(name, name, flip) for name in names])
-               for flip in FLIPS if flip in scored}
+               for flip in flips}
     against = tables.steps(by_flip["none"], against=names[0])
     against = against[against["protocol"] == "standard-all"].set_index("row")
     runs = {name: [r for r in records if r["preset"] == name] for name in names}

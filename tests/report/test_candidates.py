@@ -120,4 +120,5 @@ def test_candidates_alone_have_no_report(ws):
 
 def test_the_ablations_train_them_and_their_last_page_needs_them():
     source, = (path.read_text() for path in notebooks.NOTEBOOKS if path.stem == "04_ablations")
-    assert source.index("lab.train_all(lab.study.candidates)") < source.index("StudyResults(ws)")
+    trained = source.index("lab.train_all(lab.study.candidates, jobs)")
+    assert trained < source.index("StudyResults(ws)")

@@ -156,6 +156,9 @@ def test_each_arm_names_its_best_configuration(found):
         assert line[["worst", "median", "best"]].tolist() == [
             percent(value) for value in (min(own), sum(own) / 2, max(own))]
         assert mAP[line["the best"]] == max(own)
+    plain = supplementary.selection_table(records)  # scored without a flip alone
+    assert plain["mAP, flip none"].astype(float).is_monotonic_decreasing
+    assert not {"mAP, flip query", "mAP, flip both"} & set(plain)
 
 
 def test_the_best_of_each_arm_is_compared_with_softmax(found):
