@@ -11,7 +11,6 @@ import pandas as pd
 
 from reidlib.evaluation.statistics import interval
 from reidlib.experiments.presets import ResultRow
-from reidlib.experiments.records import read_tables
 from reidlib.report import tables
 from reidlib.report.supplementary import changes
 from reidlib.utils.text import percent
@@ -51,11 +50,7 @@ def last_terms(records: Sequence[dict]) -> pd.Series | None:
     """Mean of the loss's terms in the last epoch, over the runs with a triplet loss; None without.
     """
     own = [r for r in records if r["config"]["triplet_margin"] is not None]
-    if not own:
-        return None
-    history = read_tables(own, "history")
-    last = history[history["epoch"] == history.groupby("run")["epoch"].transform("max")]
-    return last[["triplet", "identity"]].mean()
+    return tables.last_epochs(own)[["triplet", "identity"]].mean() if own else None
 
 
 def rows(records: Sequence[dict]) -> list[ResultRow]:
@@ -74,9 +69,8 @@ def queries(records: Sequence[dict], protocol: str) -> pd.DataFrame:
 
 def ours(own: pd.DataFrame) -> pd.DataFrame:
     """``tables.steps`` of ours, against the plain arm and against the paper's model; a family."""
-    pairs = [own[own["row"].isin((base, OURS))] for base in (PLAIN, ALL_IDEAS)]
-    found = [tables.steps(pair, against=base, protocols=None)
-             for pair, base in zip(pairs, (PLAIN, ALL_IDEAS), strict=True)]
+    found = [tables.steps(own[own["row"].isin((base, OURS))], against=base, protocols=None)
+             for base in (PLAIN, ALL_IDEAS)]
     return tables.with_verdicts(pd.concat(found, ignore_index=True))
 
 

@@ -192,10 +192,14 @@ def unconverged(records: Sequence[dict], least: float = 0.9) -> pd.Series:
 
     Such a score says how fast a model learns, not how far.
     """
-    history = read_tables(records, "history")
-    last = history[history["epoch"] == history.groupby("run")["epoch"].transform("max")]
-    found = last.groupby("preset", sort=False)["accuracy"].mean()
+    found = last_epochs(records).groupby("preset", sort=False)["accuracy"].mean()
     return found[found < least]
+
+
+def last_epochs(records: Sequence[dict]) -> pd.DataFrame:
+    """The last line of each run's history."""
+    history = read_tables(records, "history")
+    return history[history["epoch"] == history.groupby("run")["epoch"].transform("max")]
 
 
 def cost(records: Sequence[dict]) -> pd.DataFrame:

@@ -176,7 +176,7 @@ def test_the_best_of_each_arm_is_compared_with_softmax(found):
     assert "arms-market1501" not in found.left_out and len(found.arms) == 1
 
 
-def test_claims_are_those_of_the_arms_where_there_are_any(found):
+def test_claims_are_those_of_the_arms_where_there_are_any(found, monkeypatch):
     sample, = found.arms
     claims = statements.claims(found.folds, found.folds_alone, found.same_rate, found.arm_steps)
     assert claims["row"].tolist() == ["y-pooling", "all-ideas", "flipped query"]
@@ -184,9 +184,11 @@ def test_claims_are_those_of_the_arms_where_there_are_any(found):
     front, contrasts = pages(found)["In two minutes"], found.arm_steps[sample].set_index("row")
     change = percent(contrasts.loc["y-pooling", "difference"], signed=True)
     assert f"| y-pooling | {change} [" in front and sample in front
+    monkeypatch.setattr(StudyResults, "on_the_papers_data", True)  # then its gains stand beside
+    assert f"| y-pooling | +3.9 | {change} [" in pages(found)["In two minutes"]
 
 
-def test_without_arms_the_ideas_are_compared_with_the_baseline(ws, found, tmp_path):
+def test_without_arms_the_ideas_are_compared_with_the_baseline(ws, found, tmp_path, monkeypatch):
     shutil.copytree(ws.reports.parent, tmp_path / "reports")
     for name in ("smoke-arms", "smoke-arms-folds"):
         shutil.rmtree(tmp_path / "reports" / name)
@@ -197,6 +199,8 @@ def test_without_arms_the_ideas_are_compared_with_the_baseline(ws, found, tmp_pa
     front = pages(without)["In two minutes"]
     assert f"| y-pooling | {change} [" in front and "on 10 people in cross-val" in front
     assert "in trainings that stop before they have converged" in front
+    monkeypatch.setattr(StudyResults, "on_the_papers_data", True)
+    assert f"| y-pooling | +3.9 | {change} [" in pages(without)["In two minutes"]
 
 
 def test_distractors_against_plain_rankings(ws, found):
