@@ -81,12 +81,12 @@ def clone(tmp_path_factory):
 
 def test_the_report_is_about_his_people(clone):
     text = (clone / "reports" / "mine" / "report.md").read_text()
-    assert "# Report: study `mine`" in text and "\nCompare models under `standard`" in text
+    assert "# Report: study `mine`" in text and "Scores under `standard` only" in text
     assert "make report STUDY=mine EPOCHS=1 SEEDS=1,4" in text
     assert re.search(r"^\| \+ flipped query \| .* ± .* \|$", text, re.M)
     page = (clone / "reports" / "mine" / "report.html").read_text()
     assert "<title>reidlib report: mine</title>" in page
-    assert "Compare models under" in page and "data:image/png;base64" in page
+    assert "What to believe?" in page and "data:image/png;base64" in page
 
 
 def test_his_candidate_with_his_own_loss_is_a_row_of_it(clone):

@@ -40,9 +40,7 @@ def score_dots(scores: pd.DataFrame, by: str, label: str, published: float | Non
     for i, (row, look) in enumerate(looks(rows).items()):
         own = scores[scores["row"] == row].set_index(by)
         x = [columns.index(c) + step * (i - (len(rows) - 1) / 2) for c in own.index]
-        ax.vlines(x, own["low"], own["high"], color=look.color, lw=2, zorder=2)
-        for ends in ("low", "high"):
-            ax.plot(x, own[ends], "_", color=look.color, ms=13, mew=1.5, zorder=2)
+        ax.vlines(x, own["low"], own["high"], color=look.color, lw=2.5, zorder=2)
         ax.plot(x, own["value"], look.marker, color=look.color, ms=7, mec="white", label=row,
                 zorder=3)
         for place, value, high in zip(x, own["value"], own["high"], strict=True):

@@ -85,8 +85,8 @@ def _map(ax: Axes, part: pd.DataFrame, colour: str, colours: dict, markers: dict
 def _name_people(ax: Axes, part: pd.DataFrame, colours: dict) -> None:
     """Write each identity next to one of its points, in a box with a line to it.
 
-    The box goes to the nearest place in the frame where it hides no point and no other box, or as
-    little as possible where there is none. The layout must be done.
+    The box goes to the nearest place in the frame where it hides no point and no other box and its
+    line crosses no box, or as little as possible where there is none. The layout must be done.
     """
     dots = ax.transData.transform(part[["x", "y"]])
     unit = ax.figure.dpi / 72  # pixels a point
@@ -117,12 +117,15 @@ class _Free:
         grid = np.meshgrid(*(np.linspace(a, b, 40) for a, b in zip(low, high, strict=True)))
         places = np.stack(grid, axis=-1).reshape(-1, 2)
         far = np.linalg.norm(places[:, None] - mine, axis=-1)
+        near = mine[far.argmin(1)]
+        lines = places + np.linspace(0, 1, 12)[:, None, None] * (near - places)
         hidden = self._inside(places, self.dots, size / 2 + self.radius)
         for centre, other in self.boxes:
             hidden += 100 * self._inside(places, centre[None], (size + other) / 2)
+            hidden += (np.abs(lines - centre) < other / 2).all(-1).any(0)
         best = (far.min(1) + hidden * np.ptp(self.frame.get_points())).argmin()
         self.boxes.append((places[best], size))
-        return places[best], mine[far[best].argmin()]
+        return places[best], near[best]
 
     @staticmethod
     def _inside(places: np.ndarray, points: np.ndarray, half: np.ndarray) -> np.ndarray:

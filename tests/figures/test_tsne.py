@@ -112,8 +112,8 @@ def test_each_line_from_a_name_ends_at_a_point_of_that_person(points):
             assert np.isclose(person[["x", "y"]], line.xy).all(1).any()
 
 
-@pytest.mark.parametrize("people, spread", [(12, 0.3), (20, 0.3), (12, 3.0)])
-def test_names_hide_no_point_and_no_other_name_and_stay_in_the_frame(people, spread):
+@pytest.mark.parametrize("people, spread", [(12, 0.3), (20, 1.0), (30, 0.3), (12, 3.0)])
+def test_names_hide_no_point_no_other_name_and_no_line_and_stay_in_the_frame(people, spread):
     """Tight clusters, and people who are mixed up."""
     rng = np.random.default_rng(people)
     ids = np.repeat(np.arange(people), 8)
@@ -131,6 +131,12 @@ def test_names_hide_no_point_and_no_other_name_and_stay_in_the_frame(people, spr
             assert ax.bbox.y0 <= box.y0 and box.y1 <= ax.bbox.y1
             inside = (box.min < dots) & (dots < box.max)
             assert not inside.all(1).any()
+        for text, line in zip(*[iter(ax.texts)] * 2, strict=True):
+            ends = ax.transData.transform([line.xyann, line.xy])
+            along = ends[0] + np.linspace(0, 1, 100)[:, None] * (ends[1] - ends[0])
+            for name, box in boxes.items():
+                crossed = ((box.min < along) & (along < box.max)).all(1).any()
+                assert not crossed or name == text.get_text()
 
 
 @pytest.mark.parametrize("models", [1, 2, 3, 4])

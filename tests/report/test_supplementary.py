@@ -334,7 +334,7 @@ def test_a_report_on_own_data_is_about_them(ws, tmp_path):
     study = read_study(own)
     write_study(replace(study, dataset="mine/images.csv", presets=()), own)
     text = page.write_report(StudyResults(own)).read_text()
-    assert "\nCompare models under `standard`" in text
+    assert "Scores under `standard` only" in text
     assert "| baseline |" in text and "| + y-pooling |" in text
     shown = text.partition("## The same embeddings")[0]  # below it protocols name their sources
     assert "paper rank-1" not in text and "`best`" not in text and "| best" not in text
