@@ -81,7 +81,7 @@ def clone(tmp_path_factory):
 
 def test_the_report_is_about_his_people(clone):
     text = (clone / "reports" / "mine" / "report.md").read_text()
-    assert "# Report: study `mine`" in text and "Scores under `standard` only" in text
+    assert "# Report: study `mine`" in text and "Scores under `standard`, or" in text
     assert "make report STUDY=mine EPOCHS=1 SEEDS=1,4" in text
     assert re.search(r"^\| \+ flipped query \| .* ± .* \|$", text, re.M)
     page = (clone / "reports" / "mine" / "report.html").read_text()

@@ -89,6 +89,13 @@ def locate(name: str, root: Path | str | None = None) -> tuple[str, Path]:
             folder / CUHK03.get(name, ""))
 
 
+def origin(name: str) -> str:
+    """The collection of people that a known data set is of, with all its versions; else ""."""
+    if name in CUHK03:
+        return "cuhk03"
+    return name.removesuffix("-dev") if name.removesuffix("-dev") in NAMES else ""
+
+
 def default_root(name: str) -> Path:
     """The folder of a data set: in ``data_root()``, called like it.
 

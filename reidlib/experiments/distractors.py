@@ -1,14 +1,14 @@
 """Images of other people added to the gallery: how fast do the scores of finished runs fall?"""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from reidlib.data.datasets import read_dataset
+from reidlib.data.datasets import origin, read_dataset
 from reidlib.data.images import decode
 from reidlib.data.manifest import Dataset
 from reidlib.evaluation.embeddings import Embeddings, embed_people, join, pool
@@ -53,14 +53,15 @@ def score(query: Embeddings, gallery: Embeddings, others: Embeddings, flip: str)
     return pd.concat(tables, ignore_index=True)
 
 
-def embed_distractors(model: nn.Module, people: Dataset, name: str) -> Embeddings:
+def embed_distractors(model: nn.Module, people: Dataset, name: str, mirrors: bool = True
+                      ) -> Embeddings:
     """Their embeddings, block by block: nothing else is kept."""
     starts, size = range(0, len(people.manifest), BLOCK), model.image_size
     done = []
     for start in progress_bar(starts, len(starts), name, "block", least=2):
         rows = people.manifest[start:start + BLOCK]
         images = np.stack(list(decode(people.root, rows, size)))
-        done.append(embed_people(model, torch.from_numpy(images), rows))
+        done.append(embed_people(model, torch.from_numpy(images), rows, mirrors))
     return join(done)
 
 
@@ -69,7 +70,8 @@ def run(lab: Experiment, people: Dataset, model: ResultRow, seed: int) -> dict:
 
     The run is trained now if it is not finished. Raises ValueError for distractors of its own data.
     """
-    if people.root == lab.dataset.root:
+    own = lab.dataset
+    if people.root == own.root or "" != origin(people.name) == origin(own.name):
         raise ValueError(f"distractors from {people.name}, but study {lab.study.name!r} was "
                          "trained on it; choose another data set")
     config = lab.study.config(model.preset, seed)
@@ -87,8 +89,10 @@ def run(lab: Experiment, people: Dataset, model: ResultRow, seed: int) -> dict:
     lab.train_missing_weights([model.preset], seed)
     start = time.perf_counter()
     trained = lab.model(model.preset, seed).to(lab.device)
-    others = embed_distractors(trained, people, f"{run_id}: distractors")
-    table = score(*lab.embeddings(model.preset, seed), others, model.flip)
+    sides = [side if model.flip != "none" else replace(side, mirrored=side.mirrored[:, :0])
+             for side in lab.embeddings(model.preset, seed)]
+    others = embed_distractors(trained, people, f"{run_id}: distractors", model.flip != "none")
+    table = score(*sides, others, model.flip)
     cost = {"seconds": time.perf_counter() - start, **reproducibility.provenance(lab.device)}
     write_run(folder, {**key, "cost": cost}, {"per_query": table})
     means = table.groupby("distractors")["AP"].mean()

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,7 +155,8 @@ def collect_runs(study: Study, workspace: Workspace, presets: Iterable[str],
             record = read_run(folder) if (folder / "run.json").is_file() else None
             if record is None or record["fingerprint"] != config.fingerprint(study.checksum):
                 found = ("it is not there" if record is None else "it has another configuration"
-                         if record["config"] != asdict(config) else "it was run on other data")
+                         if TrainConfig(**record["config"]) != config else
+                         "it was run on other data")
                 raise FileNotFoundError(f"run {config.run_id} is needed and {found}: "
                                         f"run {command or maker(study, preset, seed)} first")
             check_scores(record)

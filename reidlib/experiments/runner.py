@@ -24,7 +24,14 @@ from reidlib.experiments.records import (
     publish_run,
     read_run,
 )
-from reidlib.experiments.scores import damaged, embeddings_in, same_rules, save_stripes, score_run
+from reidlib.experiments.scores import (
+    damaged,
+    embeddings_in,
+    lacking,
+    same_rules,
+    save_stripes,
+    score_run,
+)
 from reidlib.experiments.study import load_study, read_study
 from reidlib.experiments.train import backbone_hash, check_backbone, describe_model, train
 from reidlib.models.aligned_reid import AlignedReID
@@ -75,11 +82,14 @@ class Experiment:
         if published:
             check_scores(record)
             if is_main():
-                log(f"{config.run_id}: finished before, not trained again")
+                lacks = lacking(record, self.study)
+                log(f"{config.run_id}: finished before, not trained again" + (
+                    f", without scores for {', '.join(lacks)}, which the study names; with --again "
+                    "it would be" if lacks else ""))
             return record
         if not record:
             self._train(config, folder)
-        elif is_main() and not same_rules(record):
+        elif is_main() and (not same_rules(record) or lacking(record, self.study)):
             log(f"{config.run_id}: protocols have changed, saved embeddings scored again")
             self._score(config, folder, record["cost"])
         if is_main():

@@ -38,6 +38,13 @@ def same_rules(record: dict) -> bool:
             and all(PROTOCOLS.get(name, rules) == rules for name, rules in then.items()))
 
 
+def lacking(record: dict, study: Study) -> list[str]:
+    """The flips and protocols that the study names, and the run was not scored with."""
+    protocols = () if study.folds else study.protocols
+    has = {score[key] for score in record["scores"] for key in ("flip", "protocol")}
+    return [name for name in (*study.flips, *protocols) if name not in has]
+
+
 @contextmanager
 def damaged(folder: Path) -> Iterator[None]:
     """Within it, errors of reading a run's weights and embeddings say what to do."""

@@ -58,7 +58,7 @@ class Study:
         for name in (*self.presets, *self.candidates):
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise ValueError(f"{name!r} is not a name for a preset or candidate; expected "
-                                 "letters, digits, - and .")
+                                 "letters, digits, _, - and .")
         for name, changes in self.candidates.items():
             if name in PRESETS:
                 raise ValueError(f"candidate {name} is {changes!r}; expected a name that no "

@@ -46,8 +46,8 @@ def across_cameras(emb: Float[np.ndarray, "image dim"], ids: np.ndarray, cams: n
                    k: int = 5) -> float:
     """Share of images whose identity their ``k`` nearest images of other cameras vote for.
 
-    By cosine distance, on the embeddings themselves; mean over images. NaN where some camera is
-    alone or sees fewer than ``k`` others.
+    By cosine distance, on the embeddings themselves; mean over images. NaN where for some camera
+    the others have fewer than ``k`` images.
     """
     if len(cams) - pd.Series(cams).value_counts().max() < k:
         return float("nan")
@@ -85,6 +85,7 @@ def _map(ax: Axes, part: pd.DataFrame, colour: str, colours: dict, markers: dict
 def _name_people(ax: Axes, part: pd.DataFrame, colours: dict) -> None:
     """Write each identity next to one of its points, in a box with a line to it.
 
+    The point is of the half that is nearest to the person's middle, not one far off.
     The box goes to the nearest place in the frame where it hides no point and no other box and its
     line crosses no box, or as little as possible where there is none. The layout must be done.
     """
@@ -96,8 +97,10 @@ def _name_people(ax: Axes, part: pd.DataFrame, colours: dict) -> None:
         text = ax.text(0, 0, str(person), fontsize=8, ha="center", va="center", color=INK, zorder=4,
                        bbox={"boxstyle": "square,pad=0.15", "fc": "white", "ec": colour})
         size = np.array(text.get_window_extent().size) + 5 * unit
+        mine = ax.transData.transform(own[["x", "y"]])
+        far = np.linalg.norm(mine - np.median(mine, 0), axis=1)
         place, near = map(ax.transData.inverted().transform, free.take(
-            ax.transData.transform(own[["x", "y"]]), size))
+            mine[far <= np.median(far)], size))
         text.set_position(place)
         ax.annotate("", near, place, arrowprops={"arrowstyle": "-", "color": colour, "lw": 1,
                                                  "shrinkA": 0, "shrinkB": 3})
@@ -118,13 +121,14 @@ class _Free:
         places = np.stack(grid, axis=-1).reshape(-1, 2)
         far = np.linalg.norm(places[:, None] - mine, axis=-1)
         near = mine[far.argmin(1)]
-        lines = places + np.linspace(0, 1, 12)[:, None, None] * (near - places)
+        lines = places + np.linspace(0, 1, 40)[:, None, None] * (near - places)
         hidden = self._inside(places, self.dots, size / 2 + self.radius)
         for centre, other in self.boxes:
             hidden += 100 * self._inside(places, centre[None], (size + other) / 2)
             hidden += (np.abs(lines - centre) < other / 2).all(-1).any(0)
         best = (far.min(1) + hidden * np.ptp(self.frame.get_points())).argmin()
         self.boxes.append((places[best], size))
+        self.dots = np.concatenate([self.dots, lines[:, best]])  # nor does a later box hide it
         return places[best], near[best]
 
     @staticmethod

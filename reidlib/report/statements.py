@@ -58,8 +58,9 @@ def claims(models: pd.DataFrame, alone: pd.DataFrame, same_rate: pd.DataFrame | 
            arms: dict[str, pd.DataFrame] | None = None) -> pd.DataFrame:
     """The paper's ideas together and each alone, against the baseline (mAP, ``standard-all``).
 
-    One line a contrast, fixed before any was seen; they are one family. Columns: those of
-    ``tables.steps``, and published, the paper's own gain of mAP.
+    One line a contrast, fixed before any was seen. They are one family; with ``arms`` p and verdict
+    are of all contrasts of a sample, these and others. Columns: those of ``tables.steps``, and
+    published, the paper's own gain of mAP.
 
     Args:
         models: per-query scores of ``presets.COMPARED``.

@@ -89,8 +89,8 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
     flips = dict.fromkeys(score["flip"] for score in records[0]["scores"])
     by_flip = {flip: tables.query_rows(records, [ResultRow(name, name, flip) for name in names])
                for flip in flips}
-    against = tables.steps(by_flip["none"], against=names[0])
-    against = against[against["protocol"] == "standard-all"].set_index("row")
+    against = tables.steps(by_flip["none"], against=names[0], protocols=["standard-all"])
+    against = against.set_index("row") if len(names) > 1 else against
     runs = {name: [r for r in records if r["preset"] == name] for name in names}
     lines = []
     for name, own in runs.items():

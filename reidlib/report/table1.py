@@ -114,8 +114,8 @@ def _retrievals(row: str, runs: Sequence[dict]) -> list[tuple[str, pd.DataFrame]
     lacking = sorted(set(SHOWN) - set(table["protocol"]))
     if lacking:
         raise ValueError(f"{runs[0]['folder']} has no scores under {', '.join(lacking)}, which the "
-                         f"page of Table 1 shows: delete it, set protocols: [{', '.join(SHOWN)}] "
-                         "and flips: [none] in the study, and run that again")
+                         f"page of Table 1 shows: set protocols: [{', '.join(SHOWN)}] and flips: "
+                         "[none] in the study, and run that with --again")
     if "local" not in table:
         return [(row, table)]
     return [(row, table[~table["local"]]),
@@ -198,8 +198,8 @@ def rates(root: Path) -> pd.DataFrame:
     """The learning rates that were compared on held-out training people; empty without a run.
 
     One line a candidate of ``SELECTION``, which has to be complete. Columns: system, lr,
-    backbone_lr, scale_lr (missing: that of lr), constant (no warm-up and cosine), epochs, value
-    (mAP of ``standard-all``, by the embedding alone) and best (the highest of its system).
+    backbone_lr, scale_lr (missing: that of lr), warmup (epochs; missing: constant rates), epochs,
+    value (mAP of ``standard-all``, by the embedding alone) and best (the highest of its system).
     """
     workspace = Workspace(SELECTION, root)
     if not (workspace.reports / "study.json").is_file():
@@ -212,7 +212,7 @@ def rates(root: Path) -> pd.DataFrame:
             queries = queries[~queries["local"]]
         lines.append({"system": row_name(config), "lr": config.lr, "backbone_lr":
                       config.backbone_lr if config.pretrained else None,
-                      "scale_lr": config.scale_lr, "constant": config.warmup_epochs is None,
+                      "scale_lr": config.scale_lr, "warmup": config.warmup_epochs,
                       "epochs": config.epochs, "value": interval(queries).value})
     table = pd.DataFrame(lines)
     highest = table.groupby("system")["value"].transform("max")

@@ -46,6 +46,8 @@ def render_all(groups: Sequence[Group], found: pd.DataFrame, rates: pd.DataFrame
         TEMPLATES / "table1.md.j2", {"points": statements.points}, groups=groups, orders=orders,
         scores=scores_table(found), trainings=trainings_table(facts), facts=facts,
         rates=None if rates.empty else rates_table(rates), published=published_table(),
+        long_warmups=() if rates.empty else rates.loc[
+            rates["warmup"] >= rates["epochs"], "system"].unique(),
         systems=[*table1.systems().itertuples()], figure=f"{FIGURE}.png")
     return {"report.md": page, "tables/scores.csv": csv_text(found),
             "tables/runs.csv": csv_text(facts), f"{FIGURE}.csv": csv_text(shown(found))}
@@ -102,7 +104,8 @@ def rates_table(rates: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({
         "system": rates["system"], "rate of the heads": shown["lr"],
         "of the backbone": shown["backbone_lr"], "of the scale": shown["scale_lr"],
-        "schedule": rates["constant"].map({True: "constant", False: "warm-up, cosine"}),
+        "schedule": rates["warmup"].map(lambda n: "constant" if pd.isna(n) else
+                                        f"warm-up {n:g}, cosine"),
         "epochs": rates["epochs"], "mAP": rates["value"].map(percent),
         "best": rates["best"].map({True: "best", False: ""})})
 

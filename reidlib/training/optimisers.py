@@ -103,7 +103,11 @@ def blockwise(model: nn.Module, optimiser: torch.optim.Optimizer, every: int = 2
 
 
 def warmup_cosine(optimiser: torch.optim.Optimizer, epochs: int, warmup: float) -> Schedule:
-    """Rates rise from 0 over ``warmup`` epochs, then fall to 0 along a cosine."""
+    """Rates rise from 0 over ``warmup`` epochs, then follow a cosine to 0.
+
+    The cosine is that over all ``epochs``: where the warm-up ends, the rates drop to
+    (1 + cos(pi warmup / epochs)) / 2 of their full value.
+    """
     from timm.scheduler import CosineLRScheduler
 
     return CosineLRScheduler(optimiser, t_initial=epochs, warmup_t=warmup).step

@@ -133,6 +133,20 @@ def test_the_former_name_of_a_parameter_is_still_read():
                                         "that start at random is none; leave members out"),
     ("{members: 3, validation_ids: 2}", "members is 3 and validation_ids 2: each member would "
                                        "hold out other identities; leave one of them out"),
+    ("{members: 3, feature: neck}", "members is 3 with model la-transformer, feature neck, "
+                                    "side_information False: retrieval takes layers that start at "
+                                    "random, whose mean is none; leave members out"),
+    ("{members: 3, model: aligned-reid, images_per_identity: 4, schedule: end-to-end}",
+     "members is 3 with model aligned-reid, feature mixed, side_information False: retrieval takes "
+     "layers that start at random, whose mean is none; leave members out"),
+    ("{release: public-code, schedule: end-to-end}", "release is public-code but schedule is "
+                                                     "end-to-end, which freezes nothing; leave "
+                                                     "release out"),
+    ("triplet_on: raw", "triplet_on is raw but there is no triplet_margin, so no triplet loss; set "
+                        "it, or leave triplet_on out"),
+    ("{model: deep-cosine, schedule: end-to-end, image_size: [128, 64], pretrained: false, "
+     "layer_decay: 0.8}", "layer_decay is 0.8, which is for the blocks of a backbone, and model "
+                          "deep-cosine has none; leave it out"),
     ("label_smoothing: -0.1", "label_smoothing is -0.1; expected 0 or more"),
     ("label_smoothing: 1.1", "label_smoothing is 1.1; expected 1 or less"),
     ("clip_norm: 0.0", "clip_norm is 0.0; expected a number above 0"),

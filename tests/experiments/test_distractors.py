@@ -1,8 +1,10 @@
 """Other people in the gallery: which images, embedded how, and what they cost."""
 
 import numpy as np
+import pytest
 
 from reidlib import cli
+from reidlib.data.datasets import origin
 from reidlib.data.images import read_images
 from reidlib.evaluation.embeddings import Embeddings, embed
 from reidlib.experiments import distractors
@@ -17,6 +19,14 @@ def test_scores_with_distractors_by_hand(make_embeddings):
     nobody = test.take(np.array([], dtype=int))
     table = distractors.score(test, Embeddings(**vars(nobody)), others, "none")
     assert table.groupby("distractors")["AP"].mean().tolist() == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("name, others, people", [
+    ("cuhk03-np", "cuhk03-np-detected", "cuhk03"), ("market1501", "market1501-dev", "market1501"),
+    ("cuhk03-np-pair1", "cuhk03-np", "cuhk03")])
+def test_versions_of_a_data_set_show_the_same_people(name, others, people):
+    assert origin(name) == origin(others) == people
+    assert origin("images") == "" != origin("pku-reid")
 
 
 def test_distractors_are_training_images_block_by_block(tmp_path, monkeypatch, make_model, study):

@@ -84,6 +84,16 @@ def test_a_missing_or_other_run_names_its_notebook_or_command(study, workspace):
         collect_runs(longer, workspace, ["baseline"])
 
 
+def test_a_record_from_before_a_parameter_was_there_has_the_same_configuration(study, workspace):
+    publish(study, workspace)
+    path = workspace.runs / "baseline-s0" / "run.json"
+    record = json.loads(path.read_text())
+    del record["config"]["members"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(FileNotFoundError, match="was run on other data"):
+        collect_runs(replace(study, checksum="new"), workspace, ["baseline"])
+
+
 def test_a_run_on_other_data_is_not_taken_for_this_one(study, workspace):
     publish(study, workspace)
     with pytest.raises(FileNotFoundError, match="was run on other data: run 02_base"):

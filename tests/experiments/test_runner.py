@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -19,7 +20,7 @@ from reidlib.experiments import runner, train
 from reidlib.experiments.prepare import prepare_study
 from reidlib.experiments.records import read_tables
 from reidlib.experiments.runner import Experiment
-from reidlib.experiments.scores import RERANKED_FLIPS, same_rules
+from reidlib.experiments.scores import RERANKED_FLIPS, lacking, same_rules
 from reidlib.experiments.study import write_study
 from reidlib.experiments.train import build_model
 from reidlib.models import files
@@ -87,6 +88,25 @@ def test_finished_runs_are_found_not_repeated(lab, monkeypatch):
     again = Experiment(lab.workspace, "cpu")
     assert [r["run_id"] for r in again.train_all(lab.study.all_presets)] == [
         f"{preset}-s0" for preset in lab.study.all_presets]
+
+
+def test_a_finished_run_without_the_flips_that_are_asked_for_now_says_so(clone, study, capsys):
+    path = clone.workspace.runs / "baseline-s0" / "run.json"
+    record = json.loads(path.read_text())
+    assert lacking(record, study) == []
+    assert lacking(record, replace(study, flips=("none",), protocols=("standard",))) == []
+    record["scores"] = [score for score in record["scores"] if score["flip"] != "both"
+                        and score["protocol"] != "leak-free"]
+    assert lacking(record, replace(study, protocols=("standard", "leak-free"))) == [
+        "both", "leak-free"]
+    assert lacking(record, replace(study, protocols=("leak-free",), folds=2)) == ["both"]
+    path.write_text(json.dumps(record))
+    queries = pd.read_csv(path.with_name("per_query.csv"), dtype=str)
+    queries[(queries["flip"] != "both") & (queries["protocol"] != "leak-free")].to_csv(
+        path.with_name("per_query.csv"), index=False)
+    clone.run("baseline", 0)
+    assert ("not trained again, without scores for both, which the study names; with --again it "
+            "would be") in capsys.readouterr().out
 
 
 @pytest.fixture

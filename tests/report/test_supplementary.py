@@ -316,6 +316,8 @@ def test_distractor_runs_are_found_again_but_not_those_of_others(ws, study, monk
         supplementary.distractor_records(ws, changed)
     with pytest.raises(ValueError, match="distractors from smoke, but study 'smoke' was trained"):
         distractors.run(lab, replace(others, name="smoke", root=lab.dataset.root), COMPARED[0], 0)
+    with pytest.raises(ValueError, match="distractors from synthetic, but study 'smoke' was"):
+        distractors.run(lab, replace(others, name="synthetic"), COMPARED[0], 0)
 
 
 def test_records_of_before_the_new_names_are_read():
@@ -334,7 +336,7 @@ def test_a_report_on_own_data_is_about_them(ws, tmp_path):
     study = read_study(own)
     write_study(replace(study, dataset="mine/images.csv", presets=()), own)
     text = page.write_report(StudyResults(own)).read_text()
-    assert "Scores under `standard` only" in text
+    assert "Scores under `standard`, or" in text
     assert "| baseline |" in text and "| + y-pooling |" in text
     shown = text.partition("## The same embeddings")[0]  # below it protocols name their sources
     assert "paper rank-1" not in text and "`best`" not in text and "| best" not in text
