@@ -81,7 +81,7 @@ def clone(tmp_path_factory):
 
 def test_the_report_is_about_his_people(clone):
     text = (clone / "reports" / "mine" / "report.md").read_text()
-    assert "# Report: study `mine`" in text and "Scores under `standard`, or" in text
+    assert "# Report: study `mine`" in text and "Scores under `standard` or" in text
     assert "make report STUDY=mine EPOCHS=1 SEEDS=1,4" in text
     assert re.search(r"^\| \+ flipped query \| .* ± .* \|$", text, re.M)
     page = (clone / "reports" / "mine" / "report.html").read_text()
@@ -105,7 +105,7 @@ def test_nothing_in_it_is_about_the_papers_people(clone):
     for text in ((folder / "report.md").read_text(), (folder / "report.html").read_text(),
                  ablations.partition('"outputs"')[2]):
         assert not re.search(r"paper (mAP|rank-1)|published( |<|$)\b|[Pp][Kk][Uu]-?[Rr]eid", text)
-        assert "The paper's score" not in text and "| paper |" not in text
+        assert "paper's score" not in text and "| paper |" not in text
     assert not re.search(r"`best`|\| best", (folder / "report.md").read_text())
     assert not [*folder.glob("runs/best-*")]
 

@@ -85,8 +85,8 @@ class Embeddings:
             return self.emb
         if self.mirrored.shape != self.emb.shape:
             raise ValueError("these images were embedded without their mirrors, as their study "
-                             "asks for no flip: add it to `flips` of the study and train it with "
-                             "--again")
+                             "asks for no flip: add it to `flips` of the study, delete the run's "
+                             "folders below reports and artifacts, and run it again")
         return unit_mean(self.emb, self.mirrored) if unit else (self.emb + self.mirrored) / 2
 
 

@@ -105,9 +105,6 @@ class TrainConfig:
         if self.release != "paper" and self.schedule != "blockwise":
             raise ValueError(f"release is {self.release} but schedule is {self.schedule}, which "
                              "freezes nothing; leave release out")
-        if self.triplet_on != "unit" and self.triplet_margin is None:
-            raise ValueError(f"triplet_on is {self.triplet_on} but there is no triplet_margin, so "
-                             "no triplet loss; set it, or leave triplet_on out")
         if self.warmup_epochs is not None and self.schedule == "blockwise":
             raise ValueError(f"warmup_epochs is {self.warmup_epochs} but schedule is blockwise, "
                              "which sets the learning rates itself; use schedule: end-to-end")
@@ -141,9 +138,6 @@ class TrainConfig:
         if self.model != "la-transformer" and self.schedule == "blockwise":
             raise ValueError(f"model {self.model} with schedule blockwise, which releases the "
                              "blocks of la-transformer; use schedule: end-to-end")
-        if self.model == "deep-cosine" and self.layer_decay != 1:
-            raise ValueError(f"layer_decay is {self.layer_decay}, which is for the blocks of a "
-                             "backbone, and model deep-cosine has none; leave it out")
         if self.model == "deep-cosine" and (self.image_size != (128, 64) or self.pretrained):
             raise ValueError(
                 f"model deep-cosine with image_size {self.image_size} and pretrained "

@@ -72,8 +72,8 @@ def run(lab: Experiment, people: Dataset, model: ResultRow, seed: int) -> dict:
     """
     own = lab.dataset
     if people.root == own.root or "" != origin(people.name) == origin(own.name):
-        raise ValueError(f"distractors from {people.name}, but study {lab.study.name!r} was "
-                         "trained on it; choose another data set")
+        raise ValueError(f"distractors from {people.name} are the people that study "
+                         f"{lab.study.name!r} is about ({own.name}); choose another data set")
     config = lab.study.config(model.preset, seed)
     run_id, folder = config.run_id, lab.workspace.reports / "distractors" / config.run_id
     key = {"run_id": run_id, "preset": model.preset, "seed": seed, "flip": model.flip,

@@ -74,23 +74,23 @@ class Experiment:
         config = self.study.config(preset, seed)
         folder, target = self._folder(config), self.workspace.runs / config.run_id
         published = record = self._published(config)
-        if not published and _is_complete(folder):
-            record = read_run(folder)
+        if _is_complete(folder) and (not published or lacking(published, self.study)):
+            published, record = None, read_run(folder)
         if record:
             check_backbone(config, record)
         wait_for_all()  # all have looked before one writes
         if published:
             check_scores(record)
             if is_main():
-                lacks = lacking(record, self.study)
-                log(f"{config.run_id}: finished before, not trained again" + (
-                    f", without scores for {', '.join(lacks)}, which the study names; with --again "
-                    "it would be" if lacks else ""))
+                lacks = ", ".join(lacking(record, self.study))
+                log(f"{config.run_id}: finished before, not trained again"
+                    + f" (no scores with {lacks})" * bool(lacks))
             return record
         if not record:
             self._train(config, folder)
         elif is_main() and (not same_rules(record) or lacking(record, self.study)):
-            log(f"{config.run_id}: protocols have changed, saved embeddings scored again")
+            log(f"{config.run_id}: protocols or flips have changed, saved embeddings scored "
+                "again")
             self._score(config, folder, record["cost"])
         if is_main():
             publish_run(folder, target)

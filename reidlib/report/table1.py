@@ -114,8 +114,10 @@ def _retrievals(row: str, runs: Sequence[dict]) -> list[tuple[str, pd.DataFrame]
     lacking = sorted(set(SHOWN) - set(table["protocol"]))
     if lacking:
         raise ValueError(f"{runs[0]['folder']} has no scores under {', '.join(lacking)}, which the "
-                         f"page of Table 1 shows: set protocols: [{', '.join(SHOWN)}] and flips: "
-                         "[none] in the study, and run that with --again")
+                         f"page of Table 1 shows: delete it and "
+                         f"{runs[0]['folder'].parents[1] / 'study.json'}, set protocols: "
+                         f"[{', '.join(SHOWN)}] and flips: [none] in the study's parameters, and "
+                         "run it again")
     if "local" not in table:
         return [(row, table)]
     return [(row, table[~table["local"]]),
@@ -215,6 +217,7 @@ def rates(root: Path) -> pd.DataFrame:
                       "scale_lr": config.scale_lr, "warmup": config.warmup_epochs,
                       "epochs": config.epochs, "value": interval(queries).value})
     table = pd.DataFrame(lines)
+    table["warmup"] = table["warmup"].astype(float)
     highest = table.groupby("system")["value"].transform("max")
     return table.assign(best=table["value"] == highest)
 

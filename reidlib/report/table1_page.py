@@ -46,8 +46,8 @@ def render_all(groups: Sequence[Group], found: pd.DataFrame, rates: pd.DataFrame
         TEMPLATES / "table1.md.j2", {"points": statements.points}, groups=groups, orders=orders,
         scores=scores_table(found), trainings=trainings_table(facts), facts=facts,
         rates=None if rates.empty else rates_table(rates), published=published_table(),
-        long_warmups=() if rates.empty else rates.loc[
-            rates["warmup"] >= rates["epochs"], "system"].unique(),
+        long_warmups=rates if rates.empty else rates[
+            rates["warmup"] >= rates["epochs"]].drop_duplicates("system"),
         systems=[*table1.systems().itertuples()], figure=f"{FIGURE}.png")
     return {"report.md": page, "tables/scores.csv": csv_text(found),
             "tables/runs.csv": csv_text(facts), f"{FIGURE}.csv": csv_text(shown(found))}

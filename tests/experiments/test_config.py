@@ -142,11 +142,6 @@ def test_the_former_name_of_a_parameter_is_still_read():
     ("{release: public-code, schedule: end-to-end}", "release is public-code but schedule is "
                                                      "end-to-end, which freezes nothing; leave "
                                                      "release out"),
-    ("triplet_on: raw", "triplet_on is raw but there is no triplet_margin, so no triplet loss; set "
-                        "it, or leave triplet_on out"),
-    ("{model: deep-cosine, schedule: end-to-end, image_size: [128, 64], pretrained: false, "
-     "layer_decay: 0.8}", "layer_decay is 0.8, which is for the blocks of a backbone, and model "
-                          "deep-cosine has none; leave it out"),
     ("label_smoothing: -0.1", "label_smoothing is -0.1; expected 0 or more"),
     ("label_smoothing: 1.1", "label_smoothing is 1.1; expected 1 or less"),
     ("clip_norm: 0.0", "clip_norm is 0.0; expected a number above 0"),

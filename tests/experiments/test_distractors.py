@@ -26,7 +26,7 @@ def test_scores_with_distractors_by_hand(make_embeddings):
     ("cuhk03-np-pair1", "cuhk03-np", "cuhk03")])
 def test_versions_of_a_data_set_show_the_same_people(name, others, people):
     assert origin(name) == origin(others) == people
-    assert origin("images") == "" != origin("pku-reid")
+    assert origin("images") == origin("synthetic") == "" != origin("pku-reid")
 
 
 def test_distractors_are_training_images_block_by_block(tmp_path, monkeypatch, make_model, study):

@@ -92,8 +92,42 @@ def test_ideas_that_do_not_the_same_everywhere_are_named_with_the_place(market, 
         {"row": row, "sample": sample, "verdict": verdicts.get(row, "undecided")}
         for sample, verdicts in (("PKU-Reid, 74 people", pku), ("Market-1501, 750 people", market))
         for row in pku])
-    results = SimpleNamespace(arm_steps={"a": None}, on_the_papers_data=True, same_rate=None)
-    text = render(page.TEMPLATES / "answers.md.j2", page.FILTERS, claims=found, results=results,
-                  study=SimpleNamespace(is_own_data=False), numbers=None, is_easy=False,
-                  unconverged=[])
-    assert said in text
+    assert said in answers(found)
+
+
+def answers(claims, paper=True, dataset="pku-reid", numbers=None, is_easy=False):
+    """The first page's answers, where the ideas had training options of their own."""
+    results = SimpleNamespace(arm_steps={"a": None}, on_the_papers_data=paper, same_rate=None)
+    study = SimpleNamespace(is_own_data=dataset.endswith(".csv"), dataset=dataset)
+    return render(page.TEMPLATES / "answers.md.j2", page.FILTERS, claims=claims, results=results,
+                  study=study, numbers=numbers, is_easy=is_easy, unconverged=[])
+
+
+ONE_IDEA = pd.DataFrame([{"row": "y-pooling", "sample": "a", "verdict": "undecided"}])
+
+
+@pytest.mark.parametrize("reached, too, easy, said", [
+    (True, True, True, "yes. But by these rules the baseline reaches it, too, and a network that "
+                       "was never trained for the task looks good."),
+    (True, False, True, "yes. But by these rules a network that was never trained for the task "
+                        "looks good."),
+    (True, True, False, "yes. But by these rules the baseline reaches it, too."),
+    (True, False, False, "yes."),
+    (False, True, True, "no. And by these rules a network that was never trained for the task "
+                        "looks good.")])
+def test_the_first_answer_says_who_else_reaches_the_papers_score(reached, too, easy, said):
+    numbers = SimpleNamespace(reached=reached, baseline_too=too)
+    first, second, third = answers(ONE_IDEA, numbers=numbers, is_easy=easy).splitlines()
+    assert first == f"- **Does the paper's score come out again?** By its own rules, {said}"
+    assert second == "- **Do the paper's ideas help?** Shown to help: none."
+    assert third.startswith("- **What to believe?**") and third.endswith("decides it.")
+
+
+@pytest.mark.parametrize("dataset, first", [
+    ("synthetic", "Who are these people?"), ("market1501", "Do the paper's ideas help?"),
+    ("mine/images.csv", "Do the paper's ideas help?")])
+def test_other_peoples_page_says_nothing_of_the_papers_score(dataset, first):
+    text = answers(ONE_IDEA, False, dataset, SimpleNamespace(reached=True, baseline_too=True), True)
+    assert text.startswith(f"- **{first}**") and "paper's score" not in text
+    assert text.endswith("By the paper's rules a network that was never trained for the task looks "
+                         "good, too.\n")

@@ -198,7 +198,8 @@ def test_the_short_schedules_take_the_best_rates_of_the_selection(name):
             scale = None if np.isnan(own["scale_lr"]) else own["scale_lr"]
             assert (config.lr, config.scale_lr) == (own["lr"], scale)
             assert config.backbone_lr == own["backbone_lr"] or not config.pretrained
-            assert (config.warmup_epochs or 0) == np.nan_to_num(own["warmup"])
+            warmup = np.nan if config.warmup_epochs is None else config.warmup_epochs
+            assert np.array_equal(warmup, own["warmup"], equal_nan=True)
 
 
 def test_what_is_missing_is_named_with_its_command(page):
