@@ -68,7 +68,7 @@ def change_dots(changes: pd.DataFrame) -> Figure:
     """
     check_frame(changes, ["sample", "row"], [])  # differences may be below 0
     samples, rows = in_order(changes["sample"]), in_order(changes["row"])
-    fig, axes = plt.subplots(1, len(samples), sharey=True, squeeze=False,
+    fig, axes = plt.subplots(1, len(samples), sharex=True, sharey=True, squeeze=False,
                              figsize=(WIDTH, 0.42 * len(rows) + 1.4))
     for ax, name in zip(axes[0], samples, strict=True):
         table = changes[changes["sample"] == name].set_index("row")

@@ -89,7 +89,7 @@ def test_points_have_their_verdict():
 def test_ideas_that_do_not_the_same_everywhere_are_named_with_the_place(market, said):
     pku = {"y-pooling": "worse", "am-softmax-triplet": "worse", "all-ideas": "worse"}
     found = pd.DataFrame([
-        {"row": row, "sample": sample, "verdict": verdicts.get(row, "undecided")}
+        {"row": row, "sample": sample, "verdict": verdicts.get(row, "undecided"), "seeds": 2}
         for sample, verdicts in (("PKU-Reid, 74 people", pku), ("Market-1501, 750 people", market))
         for row in pku])
     assert said in answers(found)
@@ -103,7 +103,8 @@ def answers(claims, paper=True, dataset="pku-reid", numbers=None, is_easy=False)
                   study=study, numbers=numbers, is_easy=is_easy, unconverged=[])
 
 
-ONE_IDEA = pd.DataFrame([{"row": "y-pooling", "sample": "a", "verdict": "undecided"}])
+ONE_IDEA = pd.DataFrame([{"row": "y-pooling", "sample": "a", "verdict": "undecided",
+                          "seeds": 2}])
 
 
 @pytest.mark.parametrize("reached, too, easy, said", [
@@ -121,6 +122,11 @@ def test_the_first_answer_says_who_else_reaches_the_papers_score(reached, too, e
     assert first == f"- **Does the paper's score come out again?** By its own rules, {said}"
     assert second == "- **Do the paper's ideas help?** Shown to help: none."
     assert third.startswith("- **What to believe?**") and third.endswith("decides it.")
+
+
+def test_one_training_of_each_is_said():
+    said = "Each was trained with one seed, and another could turn a small difference round."
+    assert said not in answers(ONE_IDEA) and said in answers(ONE_IDEA.assign(seeds=1))
 
 
 @pytest.mark.parametrize("dataset, first", [
