@@ -13,15 +13,14 @@ def drawn_scores(rng, n_people, n_seeds, level, shared=None, seeds=None):
     ``level``: on the logit scale. ``shared``: what a second model has in common with the first.
     ``seeds``: what each training adds to the level; None: drawn.
     """
-    if seeds is None:
-        seeds = 0.15 * rng.normal(size=n_seeds)
     if shared is None:
         counts = rng.integers(1, 5, n_people)
         ids = np.repeat(np.arange(n_people), counts)
         shared = counts, ids, 1.5 * rng.normal(size=n_people)[ids] + rng.normal(size=len(ids))
     counts, ids, common = shared
     logits = (level + common[:, None] + 0.4 * rng.normal(size=(n_people, n_seeds))[ids]
-              + seeds + 0.5 * rng.normal(size=(len(ids), n_seeds)))
+              + (0.15 * rng.normal(size=n_seeds) if seeds is None else seeds)
+              + 0.5 * rng.normal(size=(len(ids), n_seeds)))
     ap = 1 / (1 + np.exp(-logits))
     sums = np.zeros((n_people, n_seeds))
     np.add.at(sums, ids, np.where(ap > 0.9, 1.0, ap))

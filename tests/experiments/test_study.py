@@ -131,7 +131,7 @@ def test_what_a_preset_says_itself_is_named(tmp_path):
     ("presets: baseline", "mine.yaml: presets is 'baseline'; expected a list"),
     ("presets: [best, best]", "mine.yaml: presets are ['best', 'best']; expected different ones"),
     ("presets: [a/b]", "mine.yaml: 'a/b' is not a name for a preset or candidate; expected "
-                       "letters, digits, - and ."),
+                       "letters, digits, _, - and ."),
     ("candidates: [a]", "mine.yaml: candidates is ['a']; expected `key: value` lines"),
     ("candidates: {a: 3}", "mine.yaml: candidates.a is 3; expected `key: value` lines"),
     ("candidates: {best: {}}", "mine.yaml: candidate best is {}; expected a name that no preset "
