@@ -112,7 +112,8 @@ def test_each_line_from_a_name_ends_at_a_point_of_that_person(points):
             assert np.isclose(person[["x", "y"]], line.xy).all(1).any()
 
 
-@pytest.mark.parametrize("people, spread", [(12, 0.3), (20, 1.0), (30, 0.3), (12, 3.0)])
+@pytest.mark.parametrize("people, spread", [(12, 0.3), (20, 0.3), (20, 1.0), (30, 0.3),
+                                            (12, 3.0)])
 def test_names_hide_no_point_no_other_name_and_no_line_and_stay_in_the_frame(people, spread):
     """Tight clusters, and people who are mixed up."""
     rng = np.random.default_rng(people)
