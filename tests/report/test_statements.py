@@ -95,9 +95,11 @@ def test_ideas_that_do_not_the_same_everywhere_are_named_with_the_place(market, 
     assert said in answers(found)
 
 
-def answers(claims, paper=True, dataset="pku-reid", numbers=None, is_easy=False):
+def answers(claims, paper=True, dataset="pku-reid", numbers=None, is_easy=False,
+            same_rate=None):
     """The first page's answers, where the ideas had training options of their own."""
-    results = SimpleNamespace(arm_steps={"a": None}, on_the_papers_data=paper, same_rate=None)
+    results = SimpleNamespace(arm_steps={"a": None}, on_the_papers_data=paper,
+                              same_rate=same_rate and pd.DataFrame({"verdict": [same_rate]}))
     study = SimpleNamespace(is_own_data=dataset.endswith(".csv"), dataset=dataset)
     return render(page.TEMPLATES / "answers.md.j2", page.FILTERS, claims=claims, results=results,
                   study=study, numbers=numbers, is_easy=is_easy, unconverged=[])
@@ -124,9 +126,23 @@ def test_the_first_answer_says_who_else_reaches_the_papers_score(reached, too, e
     assert third.startswith("- **What to believe?**") and third.endswith("decides it.")
 
 
-def test_one_training_of_each_is_said():
-    said = "Each was trained with one seed, and another could turn a small difference round."
-    assert said not in answers(ONE_IDEA) and said in answers(ONE_IDEA.assign(seeds=1))
+TWO_SAMPLES = pd.concat([ONE_IDEA, ONE_IDEA.assign(sample="b, 750 people")])
+
+
+@pytest.mark.parametrize("claims, start", [
+    (ONE_IDEA.assign(seeds=1), " Each was"), (TWO_SAMPLES.assign(seeds=1), " Each was"),
+    (TWO_SAMPLES.assign(seeds=[2, 1]), " On b each was")])
+def test_one_training_of_each_is_said(claims, start):
+    said = " trained with one seed, and another could turn a small difference round."
+    assert said not in answers(claims.assign(seeds=2))
+    assert start + said in answers(claims)
+
+
+@pytest.mark.parametrize("claims, where", [(ONE_IDEA, ""), (TWO_SAMPLES, " on a")])
+def test_what_holds_at_one_learning_rate_is_said_of_the_studys_own_people(claims, where):
+    said = " At one learning rate for both, without such a choice, they cannot be told apart"
+    assert said + where + "." in answers(claims, same_rate="undecided")
+    assert said not in answers(claims, same_rate="worse") + answers(claims)
 
 
 @pytest.mark.parametrize("dataset, first", [
