@@ -131,7 +131,8 @@ TWO_SAMPLES = pd.concat([ONE_IDEA, ONE_IDEA.assign(sample="b, 750 people")])
 
 @pytest.mark.parametrize("claims, start", [
     (ONE_IDEA.assign(seeds=1), " Each was"), (TWO_SAMPLES.assign(seeds=1), " Each was"),
-    (TWO_SAMPLES.assign(seeds=[2, 1]), " On b each was")])
+    (TWO_SAMPLES.assign(seeds=[2, 1]), " On b each was"),
+    (TWO_SAMPLES.assign(seeds=[2, 1]).drop(columns="sample"), " Some were")])
 def test_one_training_of_each_is_said(claims, start):
     said = " trained with one seed, and another could turn a small difference round."
     assert said not in answers(claims.assign(seeds=2))
