@@ -281,12 +281,16 @@ def test_ctrl_c_on_the_command_line_is_no_traceback(tmp_path, monkeypatch):
                      "--workspace", str(tmp_path)]) == 130
 
 
-def test_new_protocols_score_the_saved_embeddings_again(lab, monkeypatch):
+@pytest.mark.parametrize("rules", ["others", "the same, without flips on both sides"])
+def test_new_protocols_and_flips_score_the_saved_embeddings_again(lab, monkeypatch, rules):
     before = lab.run("baseline", 0)
     folder = lab.weights("baseline", 0).parent
+    if rules == "others":
+        then = {"protocols": [], "scores": []}
+    else:
+        then = {"scores": [score for score in before["scores"] if score["flip"] != "both"]}
     for path in (folder / "run.json", lab.workspace.runs / "baseline-s0" / "run.json"):
-        record = {**json.loads(path.read_text()), "protocols": [], "scores": []}
-        path.write_text(json.dumps(record))
+        path.write_text(json.dumps({**json.loads(path.read_text()), **then}))
     monkeypatch.setattr(runner, "train", None)
     after = Experiment(lab.workspace, "cpu").run("baseline", 0)
     assert after["scores"] == before["scores"] and after["cost"] == before["cost"]
