@@ -127,7 +127,7 @@ def test_parameter_files_load(page, tmp_path):
 
 def test_the_table_of_parameters_is_true():
     rows = re.findall(r"^\| `(\w+): ([\w.-]+)` \| ([\w. -]+) \|", LIBRARY, re.M)
-    assert len(rows) == 22
+    assert len(rows) == 30
     preset = {"model": "transreid", "side_information": "transreid-no-cameras",
               "scale_lr": "deep-cosine"}
     words = {"warmup_epochs": "constant rates", "stride": "the patch", "scale_lr": "as lr"}

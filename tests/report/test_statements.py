@@ -134,14 +134,14 @@ TWO_SAMPLES = pd.concat([ONE_IDEA, ONE_IDEA.assign(sample="b, 750 people")])
     (TWO_SAMPLES.assign(seeds=[2, 1]), " On b each was"),
     (TWO_SAMPLES.assign(seeds=[2, 1]).drop(columns="sample"), " Some were")])
 def test_one_training_of_each_is_said(claims, start):
-    said = " trained with one seed, and another could turn a small difference round."
+    said = " trained with one seed, and another seed could reverse a small difference."
     assert said not in answers(claims.assign(seeds=2))
     assert start + said in answers(claims)
 
 
 @pytest.mark.parametrize("claims, where", [(ONE_IDEA, ""), (TWO_SAMPLES, " on a")])
-def test_what_holds_at_one_learning_rate_is_said_of_the_studys_own_people(claims, where):
-    said = " At one learning rate for both, without such a choice, they cannot be told apart"
+def test_what_holds_at_the_rate_of_best_is_said_of_the_studys_own_people(claims, where):
+    said = " The options matter: with the learning rate of `best` for both, they cannot be told apart"
     assert said + where + "." in answers(claims, same_rate="undecided")
     assert said not in answers(claims, same_rate="worse") + answers(claims)
 
