@@ -141,7 +141,8 @@ def test_one_training_of_each_is_said(claims, start):
 
 @pytest.mark.parametrize("claims, where", [(ONE_IDEA, ""), (TWO_SAMPLES, " on a")])
 def test_what_holds_at_the_rate_of_best_is_said_of_the_studys_own_people(claims, where):
-    said = " The options matter: with the learning rate of `best` for both, they cannot be told apart"
+    said = (" The options matter: with the learning rate of `best` for both, they cannot be told "
+            "apart")
     assert said + where + "." in answers(claims, same_rate="undecided")
     assert said not in answers(claims, same_rate="worse") + answers(claims)
 
