@@ -183,7 +183,8 @@ def read_tables(records: Sequence[dict], name: str) -> pd.DataFrame:
             raise ValueError(f"{path} is damaged ({error}); {_cure(path.parent)}") from error
         tables.append(table.rename(columns=paths.RENAMED).assign(
             run=record["run_id"], preset=record["preset"], seed=record["seed"]))
-    return pd.concat(tables, ignore_index=True)
+    # a run that was not trained has an empty history, whose columns have no type of their own
+    return pd.concat(tables, ignore_index=True).infer_objects()
 
 
 def by_row(table: pd.DataFrame, rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.DataFrame:

@@ -68,6 +68,15 @@ def test_runs_are_collected_in_all_seeds(study, workspace):
     assert np.isinf(queries["first_hit"]).sum() == 2 and queries["INP"].isna().all()
 
 
+def test_the_empty_history_of_an_untrained_run_leaves_the_others_numbers(study, workspace):
+    for preset in ("untrained", "baseline"):
+        publish(study, workspace, preset)
+    for run, lines in (("untrained-s0", ""), ("baseline-s0", "0,1.23456\n")):
+        (workspace.runs / run / "history.csv").write_text("epoch,loss\n" + lines)
+    history = read_tables(collect_runs(study, workspace, ["untrained", "baseline"]), "history")
+    assert history.round(2)["loss"].tolist() == [1.23]  # skips columns that are no numbers
+
+
 def test_a_missing_or_other_run_names_its_notebook_or_command(study, workspace):
     with pytest.raises(FileNotFoundError, match="baseline-s0.*not there: run 02_base"):
         collect_runs(study, workspace, ["baseline"])
