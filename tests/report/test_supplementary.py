@@ -47,7 +47,8 @@ def ws(study, tmp_path_factory):
     others = {"folds": {"folds": 2, "presets": (*models, "ypool", "amtriplet", "baseline-1e-4",
                                                 "improved-1e-4")},
               "blockwise": {"presets": models[:2], "train": {
-                  **study.train, "schedule": "blockwise", "release_every": 1}},
+                  **study.train, "schedule": "blockwise", "release_every": 1,
+                  "release": "public-code"}},
               "selection": {"presets": (), "folds": 2, "fold": 0, "people": "train", "candidates": {
                   "plain": {}, "averaged": {"ema_decay": 0.5}}},
               "finalists": {"presets": (), "folds": 2, "people": "train", "candidates": {
@@ -122,6 +123,8 @@ def test_both_schedules_are_in_one_table(found):
     score = next(s for s in record["scores"] if s["protocol"] == "standard"
                  and s["flip"] == "query" and not s["reranked"])
     assert table["standard"].iloc[4].startswith(percent(score["mAP"]) + " [")
+    page = pages(found)["Both schedules"]
+    assert "Here: blockwise, 1 epoch, a block every epoch; as in LA-Transformer's public" in page
 
 
 def test_selection_lists_every_candidate_best_first(found):
