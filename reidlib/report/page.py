@@ -117,7 +117,8 @@ def context(results: StudyResults) -> dict[str, Any]:
         "improved": records.get("improved"),
         "candidates": {r["preset"]: r for r in results.candidate_records}.values(),
         "copies": results.audit.set_index("check").loc["query copies in gallery", "words"],
-        "numbers": statements.numbers(results.queries),
+        "numbers": statements.numbers(results.queries), "own_schedule": _own_schedule(results),
+        "VERDICTS": statements.VERDICTS,
         "unconverged": tables.unconverged(results.records),
         "is_easy": statements.is_easy(results.queries),
         "claims": statements.claims(*sample, results.same_rate, results.arm_steps),
@@ -131,6 +132,15 @@ def context(results: StudyResults) -> dict[str, Any]:
         **environment(results), "tables": tables, "supplementary": supplementary, "arms": arms,
         "figure": lambda name, caption: _figure(results.workspace, name, caption),
     }
+
+
+def _own_schedule(results: StudyResults) -> statements.Numbers | None:
+    """The same by runs with the paper's own schedule; None where they are shorter, or not there."""
+    records, paper = results.supplementary.get("blockwise"), TrainConfig()
+    if not records or any(records[0]["config"][key] != getattr(paper, key)
+                          for key in ("epochs", "release_every")):
+        return None
+    return statements.numbers(tables.query_rows(records))
 
 
 def drawn(results: StudyResults) -> dict[str, tuple[pd.DataFrame, Callable]]:

@@ -19,6 +19,9 @@ PAPER_MODEL = "+ flipped query"  # the row that has all ideas of the paper
 SINGLE_ARMS = ("y-pooling", "am-softmax-triplet", FLIPPED)
 
 
+VERDICTS = {"reached": "yes", "within one query": "to within one query", "not reached": "no"}
+
+
 class Numbers(NamedTuple):
     """mAP of the paper's model by the paper's rules: published, and here."""
 
@@ -26,6 +29,13 @@ class Numbers(NamedTuple):
     here: Interval
     reached: bool  # to within the weight of one query
     baseline_too: bool  # so does the baseline
+
+    @property
+    def verdict(self) -> str:
+        """A key of ``VERDICTS``."""
+        if self.here.value >= self.published:
+            return "reached"
+        return "within one query" if self.reached else "not reached"
 
 
 def points(found) -> str:

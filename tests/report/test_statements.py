@@ -43,11 +43,12 @@ def test_a_model_that_did_not_run_makes_no_claim():
     assert claims(without)["row"].tolist() == ["y-pooling alone", "flipped query alone"]
 
 
-@pytest.mark.parametrize("level, reached", [(0.98, True), (0.93, False), (0.94, True)])
-def test_the_papers_number_is_reached_to_within_one_query(level, reached):
+@pytest.mark.parametrize("level, reached, verdict", [
+    (0.98, True, "reached"), (0.93, False, "not reached"), (0.94, True, "within one query")])
+def test_the_papers_number_is_reached_to_within_one_query(level, reached, verdict):
     """It says 0.975; one of 28 queries is 0.036; the flipped query adds 0.01 to the level."""
     found = statements.numbers(queries({**LEVELS, "improved": level - 0.01}))
-    assert (found.published, found.reached) == (0.975, reached)
+    assert (found.published, found.reached, found.verdict) == (0.975, reached, verdict)
     assert found.here.value == pytest.approx(level)
     without = {name: value for name, value in LEVELS.items() if name != "improved"}
     assert statements.numbers(queries(without)) is None
@@ -96,13 +97,14 @@ def test_ideas_that_do_not_the_same_everywhere_are_named_with_the_place(market, 
 
 
 def answers(claims, paper=True, dataset="pku-reid", numbers=None, is_easy=False,
-            same_rate=None):
+            same_rate=None, own_schedule=None):
     """The first page's answers, where the ideas had training options of their own."""
     results = SimpleNamespace(arm_steps={"a": None}, on_the_papers_data=paper,
                               same_rate=same_rate and pd.DataFrame({"verdict": [same_rate]}))
     study = SimpleNamespace(is_own_data=dataset.endswith(".csv"), dataset=dataset)
     return render(page.TEMPLATES / "answers.md.j2", page.FILTERS, claims=claims, results=results,
-                  study=study, numbers=numbers, is_easy=is_easy, unconverged=[])
+                  study=study, numbers=numbers, own_schedule=own_schedule, is_easy=is_easy,
+                  VERDICTS=statements.VERDICTS, unconverged=[])
 
 
 ONE_IDEA = pd.DataFrame([{"row": "y-pooling", "sample": "a", "verdict": "undecided",
@@ -119,11 +121,25 @@ ONE_IDEA = pd.DataFrame([{"row": "y-pooling", "sample": "a", "verdict": "undecid
     (False, True, True, "no. And by these rules a network that was never trained for the task "
                         "looks good.")])
 def test_the_first_answer_says_who_else_reaches_the_papers_score(reached, too, easy, said):
-    numbers = SimpleNamespace(reached=reached, baseline_too=too)
+    numbers = SimpleNamespace(reached=reached, baseline_too=too,
+                              verdict="reached" if reached else "not reached")
     first, second, third = answers(ONE_IDEA, numbers=numbers, is_easy=easy).splitlines()
     assert first == f"- **Does the paper's score come out again?** By its own rules, {said}"
     assert second == "- **Do the paper's ideas help?** Shown to help: none."
     assert third.startswith("- **What to believe?**") and third.endswith("decides it.")
+
+
+@pytest.mark.parametrize("verdict, then, said", [
+    ("reached", "reached", "yes, with its own schedule, too."),
+    ("reached", "within one query", "yes; with its own schedule, to within one query."),
+    ("within one query", "not reached", "to within one query; with its own schedule, no."),
+    ("not reached", "reached", "no; with its own schedule, yes."),
+    ("not reached", "not reached", "no, with its own schedule, too.")])
+def test_the_first_answer_says_whether_the_papers_own_schedule_reaches_it(verdict, then, said):
+    found, other = (SimpleNamespace(verdict=word, reached=word != "not reached", baseline_too=False)
+                    for word in (verdict, then))
+    text = answers(ONE_IDEA, numbers=found, own_schedule=other)
+    assert text.splitlines()[0].endswith(f"By its own rules, {said}")
 
 
 TWO_SAMPLES = pd.concat([ONE_IDEA, ONE_IDEA.assign(sample="b, 750 people")])

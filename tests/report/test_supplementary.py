@@ -1,7 +1,9 @@
 """A study with all its supplementary studies: folds, another schedule, candidates, distractors."""
 
+import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -125,6 +127,19 @@ def test_both_schedules_are_in_one_table(found):
     assert table["standard"].iloc[4].startswith(percent(score["mAP"]) + " [")
     page = pages(found)["Both schedules"]
     assert "Here: blockwise, 1 epoch, a block every epoch; as in LA-Transformer's public" in page
+
+
+def test_the_papers_score_by_its_own_schedule_is_a_line_where_runs_are_as_long(found, monkeypatch):
+    monkeypatch.setattr(StudyResults, "on_the_papers_data", True)
+    assert "with its own schedule" not in pages(found)["In two minutes"]
+    monkeypatch.setattr(page, "TrainConfig", lambda: SimpleNamespace(epochs=1, release_every=1))
+    record = next(r for r in found.supplementary["blockwise"] if r["preset"] == "improved")
+    score = next(s for s in record["scores"] if s["protocol"] == "lat-top10"
+                 and s["flip"] == "query" and not s["reranked"])
+    front = pages(found)["In two minutes"]
+    assert re.search(rf"^\| the same, with its own schedule .*\| 97.5 \| {percent(score['mAP'])} "
+                     r".*\| not reached \|", front, re.M)
+    assert "By its own rules, no, with its own schedule, too." in front
 
 
 def test_selection_lists_every_candidate_best_first(found):
