@@ -32,6 +32,8 @@ OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("candidates", "folds", 
                for name in ("schedules", "distractors", "arms")}}
 
 
+SCHEDULE = ("schedule", "release", "release_every", "epochs", "lr", "backbone_lr", "lr_decay",
+            "warmup_epochs", "batch_size", "weight_decay")
 CONTENTS = "<!-- contents -->"  # where the list of a report's parts goes
 
 
@@ -118,7 +120,6 @@ def context(results: StudyResults) -> dict[str, Any]:
         "candidates": {r["preset"]: r for r in results.candidate_records}.values(),
         "copies": results.audit.set_index("check").loc["query copies in gallery", "words"],
         "numbers": statements.numbers(results.queries), "own_schedule": _own_schedule(results),
-        "VERDICTS": statements.VERDICTS,
         "unconverged": tables.unconverged(results.records),
         "is_easy": statements.is_easy(results.queries),
         "claims": statements.claims(*sample, results.same_rate, results.arm_steps),
@@ -135,10 +136,10 @@ def context(results: StudyResults) -> dict[str, Any]:
 
 
 def _own_schedule(results: StudyResults) -> statements.Numbers | None:
-    """The same by runs with the paper's own schedule; None where they are shorter, or not there."""
-    records, paper = results.supplementary.get("blockwise"), TrainConfig()
-    if not records or any(records[0]["config"][key] != getattr(paper, key)
-                          for key in ("epochs", "release_every")):
+    """``statements.numbers`` of runs with the schedule of the paper's public code, if there are."""
+    records, paper = results.supplementary.get("blockwise"), TrainConfig(release="public-code")
+    if not records or any(records[-1]["config"].get(key) != getattr(paper, key)
+                          for key in SCHEDULE):
         return None
     return statements.numbers(tables.query_rows(records))
 

@@ -99,13 +99,13 @@ def test_the_verdict_says_who_is_first_and_what_changes_places(root, page):
              for protocol, own in queries_of(root, MARKET, f"{run}-short-s0").groupby("protocol")}
     ahead = 100 * (means["transreid", "standard"] - means["la-transformer", "standard"])
     said = re.search(r"^- \*\*Market-1501\.\*\* (.*)$", page, re.M)[1]
-    assert said.startswith(f"Under `standard` TransReID is first (mAP "
-                           f"{100 * means['transreid', 'standard']:.1f}): {ahead:+.1f} [")
-    assert said.count("points (better) against LA-Transformer. Under `lat-top10` LA-Transformer is "
-                      "first") == 1 and said.count("(better)") == 2
-    assert ("1 of 3 pairs of rows changes places between the rules. The paired test confirms this "
-            "under both for TransReID: better than LA-Transformer under `standard`, worse under "
-            "`lat-top10`.") in said
+    assert said.startswith(f"Under `standard` **TransReID** has the highest mAP, "
+                           f"{100 * means['transreid', 'standard']:.1f}: {ahead:+.1f} [")
+    assert said.count("points (better) against **LA-Transformer**. Under `lat-top10` "
+                      "**LA-Transformer** has the highest") == 1 and said.count("(better)") == 2
+    assert ("1 of 3 pairs of rows changes places between the rules. The paired test confirms 1 of "
+            "them under both: **TransReID** is better than **LA-Transformer** under `standard` and "
+            "worse under `lat-top10`.") in said
     alone = re.search(r"^- \*\*CUHK03-NP, camera pair 1\.\*\* (.*)$", page, re.M)[1]
     assert "against" not in alone and "pairs" not in alone
 
@@ -124,14 +124,15 @@ def test_a_change_of_places_that_a_test_leaves_open_is_not_called_proven(tmp_pat
     assert np.prod(np.sign(gains)) == -1 and len(order.changed) == order.pairs == 1
     assert order.proven == []
     text = table1_page.render_all([group], found, pd.DataFrame())["report.md"]
-    assert "confirms none of these changes under both." in text
+    assert "confirms none of them under both." in text
 
 
 def test_nothing_trained_is_no_order(tmp_path):
     finish(tmp_path, CUHK, "not-fine-tuned", (0.1, 0.5))
     text = table1_page.write_page(tmp_path).read_text()
-    assert "No trained system has been run. With `lat-top10` the same embeddings get +" in text
-    assert "is first" not in text and "trained rows" not in text
+    assert ("No trained system has been run. `lat-top10` changes the mAP of the same embeddings by "
+            "+") in text
+    assert "has the highest" not in text and "trained rows" not in text
 
 
 def test_an_untrained_network_ahead_of_a_trained_one_is_named(tmp_path):
@@ -139,7 +140,7 @@ def test_an_untrained_network_ahead_of_a_trained_one_is_named(tmp_path):
     finish(tmp_path, MARKET, "deep-cosine-short", (0.30, 0.70))
     text = table1_page.write_page(tmp_path).read_text()
     assert "Only Deep Cosine has been trained so far" in text
-    assert "for Deep Cosine: better than not fine-tuned under `standard`, worse under" in text
+    assert "**Deep Cosine** is better than **not fine-tuned** under `standard` and worse" in text
 
 
 def test_one_system_is_not_called_first(tmp_path):
@@ -149,7 +150,7 @@ def test_one_system_is_not_called_first(tmp_path):
         f"protocol == '{name}'")["AP"].mean() for name in ("standard", "lat-top10")]
     assert (f"Only LA-Transformer has been trained so far: mAP {100 * means[0]:.1f} under "
             f"`standard`, {100 * means[1]:.1f} under `lat-top10`. ") in page
-    assert "is first" not in page
+    assert "has the highest" not in page
 
 
 def test_global_and_local_distance_is_a_row_of_its_own(tmp_path):
