@@ -32,6 +32,7 @@ OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("candidates", "folds", 
                for name in ("schedules", "distractors", "arms")}}
 
 
+# of a configuration, what the paper's schedule sets
 SCHEDULE = ("schedule", "release", "release_every", "epochs", "lr", "backbone_lr", "lr_decay",
             "warmup_epochs", "batch_size", "weight_decay")
 CONTENTS = "<!-- contents -->"  # where the list of a report's parts goes
