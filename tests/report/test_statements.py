@@ -109,7 +109,7 @@ def answers(claims, paper=True, dataset="pku-reid", numbers=None, is_easy=False,
     study = SimpleNamespace(is_own_data=dataset.endswith(".csv"), dataset=dataset)
     return render(page.TEMPLATES / "answers.md.j2", page.FILTERS, claims=claims, results=results,
                   study=study, numbers=numbers, own_schedule=own_schedule, is_easy=is_easy,
-                  where="on 74 people", unconverged=[])
+                  unconverged=[])
 
 
 ONE_IDEA = pd.DataFrame([{"row": "y-pooling", "sample": "a", "verdict": "undecided",
@@ -163,8 +163,8 @@ def test_one_training_of_each_is_said(claims, start):
 
 
 def test_what_holds_at_the_rate_of_best_is_another_comparison():
-    said = (" In another comparison, on 74 people and with the learning rate of `best` for both, "
-            "they cannot be told apart.")
+    said = (" In another comparison, with the learning rate of `best` for both, they cannot be "
+            "told apart.")
     for claims in (ONE_IDEA, TWO_SAMPLES):
         assert said in answers(claims, same_rate="undecided")
         assert said not in answers(claims, same_rate="worse") + answers(claims)
