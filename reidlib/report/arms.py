@@ -56,9 +56,15 @@ def last_terms(records: Sequence[dict]) -> pd.Series | None:
 def rows(records: Sequence[dict]) -> list[ResultRow]:
     """The arms of a confirmation, and the plain one with a flipped query."""
     names = list(dict.fromkeys(r["preset"] for r in records))
-    flips = {ALL_IDEAS: "query", OURS: "both"}
+    flips = {ALL_IDEAS: "query", OURS: flip_of_ours(records)}
     return [*(ResultRow(name, name, flips.get(name, "none")) for name in names),
             ResultRow(FLIPPED, PLAIN, "query")]
+
+
+def flip_of_ours(records: Sequence[dict]) -> str:
+    """Mirrors on both sides where the study was scored so, else none."""
+    scored = {score["flip"] for record in records for score in record["scores"]}
+    return "both" if "both" in scored else "none"
 
 
 def queries(records: Sequence[dict], protocol: str) -> pd.DataFrame:
