@@ -322,3 +322,10 @@ def test_every_study_is_described():
     ours = [path for path in (ROOT / "notebooks" / "params").glob("*.yaml")
             if not load_study(path.stem).is_own_data]
     assert len(ours) >= 8 and all(f"](params/{path.name})" in text for path in ours)
+
+
+def test_scores_that_explain_the_tables_are_from_them():
+    text = (ROOT / "reports" / "README.md").read_text().partition("## How to read the tables")[2]
+    examples = re.findall(r"`([-+\d.]+ ± [^`]+)`", text.partition("\n## ")[0])
+    report = (ROOT / "reports" / "pku-reid" / "report.md").read_text()
+    assert len(examples) == 3 and all(f"| {example} |" in report for example in examples)
