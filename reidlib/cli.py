@@ -101,7 +101,8 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     jobs = jobs or (2 if on_cpu and (os.cpu_count() or 1) > 1 else 1)
     os.environ["REIDLIB_HEADLESS"] = "1"
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # of workers whose kernel has ended
-    logging.disable(logging.ERROR)  # nbclient's and asyncio's, of a kernel that we stopped
+    for name in ("asyncio", "traitlets"):  # errors of a kernel that we stopped, as late as at exit
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     plan, place = load_study(study, epochs, chosen), open_workspace(study, workspace)
     check_presets(plan)
     check_starts(plan, place)
@@ -186,16 +187,19 @@ def download(name: Annotated[str, typer.Argument(
              ] = None) -> None:
     """Download a data set, or say where to ask; check it."""
     from reidlib.data.download import download_dataset
+    from reidlib.experiments.prepare import check_perplexity
     from reidlib.experiments.study import load_study
 
     if not name.endswith(".csv"):
         check_choice("data set or study", name, data_names())
-    if name in study_names():  # what it runs on
-        name = load_study(name).dataset
+    study = load_study(name) if name in study_names() else None
+    name = study.dataset if study else name  # what it runs on
     if name == "synthetic" and not url:
         log("synthetic is drawn when it is needed; there is nothing to download")
         return
     dataset = download_dataset(name, root, url)
+    if study and not study.folds:  # folds have galleries of their own
+        check_perplexity(study, dataset)
     log(f"{dataset.name} in {dataset.root} is complete and readable\n{dataset.counts()}\n"
         f"checksum {dataset.checksum}")
 
@@ -267,7 +271,8 @@ def rank(model: Annotated[Path, typer.Option(help="a .safetensors of make weight
 def verify() -> None:
     """Compare the tracked pages with the tracked runs.
 
-    Tables, reports, figures' data and READMEs; nothing is changed.
+    Tables, reports, figures' data and READMEs; nothing is changed. What needs embeddings is not
+    compared: t-SNE, separation, similarity maps.
     """
     from reidlib.report.verify import check_all
 
@@ -288,7 +293,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(STOPPED, end.code) if stopped else end.code
     finally:
         signal.signal(signal.SIGTERM, before)
-        logging.disable(logging.NOTSET)
 
 
 def _terminate(*_):

@@ -30,7 +30,7 @@ SMALL = {"dataset": "synthetic", "seeds": [0], "presets": ["untrained", "baselin
                    "backbone_args": {"patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2},
                    "schedule": "end-to-end", "epochs": 1}}
 PICTURES = [*ROWS, ("q2.png", "002", "x", "query"), ("g2.png", "002", "y", "gallery")]
-TRAIN, EXPORT = "study --study mine", "export --study mine"
+TRAIN, EXPORT, REPORT = "study --study mine", "export --study mine", "report --study mine"
 CHECK = "download DATA/mine/images.csv"
 SCORE = "score DATA/mine.npz"
 RANK = "rank --model DATA/model.safetensors --query DATA/photos/a.png --gallery DATA/"
@@ -124,6 +124,19 @@ def picture(change):
     return make
 
 
+def own_study(**changes):
+    """The study ``mine`` on own data that have no fault."""
+    def make(at):
+        picture(Path.exists)(at)
+        study(dataset="mine/images.csv", **changes)(at)
+    return make
+
+
+def with_semicolons(path):
+    listing = path.with_name("images.csv")
+    listing.write_text(listing.read_text().replace(",", ";"))
+
+
 def in_a_circle(path):
     path.unlink()
     path.symlink_to(path)
@@ -209,7 +222,10 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "loss of one argument": (TRAIN, loss("json.dumps"), "loss dumps: too many positional .* what "
                                                         "the model gives, and the identities: 3 "),
     "loss of no tensor": (TRAIN, loss("heapq.merge"), "loss merge gives generator; expected a ten"),
-    "no weights": (TRAIN, train(pretrained=True), "vit_tiny_patch16_224.*REIDLIB_WEIGHTS"),
+    "no weights": (TRAIN, train(pretrained=True), "vit_tiny_patch16_224.*REIDLIB_WEIGHTS.*, get "
+                   "model.safetensors of https://huggingface.co/timm/vit_t.* as vit_tiny_patch16"),
+    "weights of no backbone": (REPORT, train(pretrained=True, backbone="vit_tinny"),
+                               "unknown backbone 'vit_tinny': timm .*close: "),
     # what a finished study left
     "manifest lost lines": (EXPORT, cut("manifest.csv", 5), "manifest.csv.*run notebook 01_data"),
     "manifest is cut": (EXPORT, cut("manifest.csv"),
@@ -226,6 +242,8 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "queries lost": (TRAIN, cut("per_query.csv", 9), "run.json.* per_query.csv.*delete"),
     "half the weights": (EXPORT, half_the_weights, "weights.safetensors does not hold a model"),
     # data sets by name
+    "no data folder": ("download pku-reid", nothing, "REIDLIB_DATA is .*data, which is no folder: "
+                                                     "make it, or correct the path"),
     "CUHK03 in MATLAB files": ("download cuhk03-np", cuhk03("cuhk-03.mat", b"MATLAB 5.0 MAT-file"),
                                "MATLAB files.*cuhk-03.mat; get .*as labeled/.*0003_c1_1.png"),
     "CUHK03 in half a zip": ("download cuhk03-np", cuhk03("cuhk03-np.zip", b"PK"),
@@ -234,6 +252,10 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
         "download cuhk03-np", cuhk03("labeled/bounding_box_train/1_001_1_01.png", b""),
         "file names that are not like 0003_c1_1.png .*1_001_1_01.png; rename or remove"),
     # own data
+    "CSV with semicolons": (CHECK, picture(with_semicolons),
+                            "found path;id;cam;split; expected path, id, cam, split, with commas"),
+    "few gallery images": ("download mine", own_study(perplexity=15), "only . gallery images for t-"
+                                                                      "SNE: set `perplexity: 1`"),
     "NUL in a name": (CHECK, picture(with_nul), "with a NUL byte.*row 1 .'a1.png'.; write"),
     "link to itself": (CHECK, picture(in_a_circle),
                        "files that do not exist .*a1.png; .*a link must lead to a file"),
@@ -247,6 +269,10 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "other gallery": (f"{SCORE} --against DATA/other.npz", features(), r"\(2\): gallery t of iden"),
     "no folder to write": (f"{SCORE} --out DATA/new/a.md", features(), "no folder .*new to write"),
     # photos
+    "no model": (f"{RANK}photos", photos(lambda at: (at.parent / "model.safetensors").unlink()),
+                 "no weights at .*model.safetensors: `make weights` and finished runs write such"),
+    "a folder as a model": (RANK.replace("model.safetensors", "photos"), photos(Path.exists),
+                            "no weights at .*photos: it is a folder; name the file weights.safet"),
     "a picture as a model": (RANK.replace("model.safetensors", "photos/a.png"), photos(Path.exists),
                              "a.png does not hold a model of reidlib"),
     "no photos": (f"{RANK}none", photos(lambda at: (at.parent / "none").mkdir()),
@@ -276,6 +302,7 @@ def place(finished, tmp_path, monkeypatch):
     for module in ("study", "prepare", "runner"):
         monkeypatch.setattr(f"reidlib.experiments.{module}.load_study",
                             partial(load_study, params=params))
+    monkeypatch.setattr("reidlib.cli.study_names", lambda: ["mine"])
     monkeypatch.setenv("REIDLIB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("REIDLIB_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr("timm.models._builder.load_pretrained", no_network)

@@ -10,7 +10,7 @@ from reidlib.data.audit import check_scorable
 from reidlib.data.datasets import default_root, read_dataset
 from reidlib.data.manifest import Dataset
 from reidlib.utils.console import log
-from reidlib.utils.paths import resolved
+from reidlib.utils.paths import data_root, resolved
 
 PKU_URL = "https://github.com/aditi184/Person_Re-Identification"
 PKU_COMMIT = "854c7f2"
@@ -56,7 +56,7 @@ def download_pku_reid(root: Path | str, url: str = PKU_URL, commit: str = PKU_CO
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", suffix=".partial",
                                      dir=root.parent) as partial:
-        log(f"cloning {url} (this can take some minutes)")
+        log(f"cloning {url} into {root} (this can take some minutes)")
         data = _clone_data(url, commit, Path(partial, "clone"))
         found = _verify(data, checksum)
         data.rename(root)
@@ -68,7 +68,7 @@ def _clone_data(url: str, commit: str, clone: Path) -> Path:
     done = _git("clone", "--quiet", "--no-checkout", "--", url, str(clone))
     if done.returncode:
         raise ConnectionError(f"cannot clone {url}: {_last_line(done.stderr)}; check the network, "
-                              "or give the address of another copy with --url")
+                              "or give the address of another copy with --url (make data URL=...)")
     done = _git("-C", str(clone), "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
     if done.returncode:
         raise ValueError(f"{url} has no commit {commit}; is it a copy of {PKU_URL}?")
@@ -117,6 +117,9 @@ def download_dataset(name: str, root: Path | None = None, url: str | None = None
     """
     if url and name != "pku-reid":
         raise ValueError(f"--url is {url}, but {name} is not downloaded; leave --url out")
+    if not (root or name.endswith(".csv") or data_root().is_dir()):
+        raise FileNotFoundError(f"REIDLIB_DATA is {data_root()}, which is no folder: make it, or "
+                                "correct the path")
     if name == "pku-reid":
         return download_pku_reid(root or default_root(name), url or PKU_URL)
     path = Path(name)

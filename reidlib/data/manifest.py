@@ -125,7 +125,8 @@ def read_text_table(path: Path, columns: list[str], optional: Sequence[str] = ()
     missing = [column for column in columns if column not in table]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; found "
-                         f"{', '.join(table)}; expected {', '.join(columns)}")
+                         f"{', '.join(table)}; expected {', '.join(columns)}, with commas "
+                         "between them")
     return table[[*columns, *(column for column in optional if column in table)]]
 
 

@@ -25,14 +25,19 @@ def prepare_study(study: Study, workspace: Workspace) -> Dataset:
         split = split_identities(dataset.manifest, study.folds, study.fold, study.people)
         dataset = replace(dataset, manifest=split)
     check_scorable(dataset.manifest)
+    check_perplexity(study, dataset)
+    write_csv(workspace.reports / "manifest.csv", dataset.manifest)
+    write_study(replace(study, checksum=dataset.checksum), workspace)
+    return dataset
+
+
+def check_perplexity(study: Study, dataset: Dataset) -> None:
+    """ValueError where the gallery is too small for the study's t-SNE."""
     n_gallery = int(dataset.counts().loc["gallery", "images"])
     if study.perplexity >= n_gallery:
         raise ValueError(f"perplexity is {study.perplexity}, but there are only {n_gallery} "
                          f"gallery images for t-SNE: set `perplexity: {max(1, n_gallery // 4)}` in "
                          "the study's parameter file")
-    write_csv(workspace.reports / "manifest.csv", dataset.manifest)
-    write_study(replace(study, checksum=dataset.checksum), workspace)
-    return dataset
 
 
 def open_dataset(study: Study, workspace: Workspace) -> Dataset:

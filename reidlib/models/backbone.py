@@ -59,10 +59,7 @@ def build_backbone(name: str, image_size: int | Sequence[int] = 224, pretrained:
     """
     import timm  # here and below: it takes over a second, and most notebooks build no model
 
-    if not timm.is_model(name.split(".")[0]):
-        close = difflib.get_close_matches(name, timm.list_models()) or ["see timm.list_models()"]
-        raise ValueError(f"unknown backbone {name!r}: timm {timm.__version__} does not have it; "
-                         f"close: {', '.join(close)}")
+    _check_name(name)
     size = height_width(image_size)
     one_size = timm.get_pretrained_cfg(name.split(".")[0]).fixed_input_size  # as ViTs have
     args = dict(args or {})
@@ -79,6 +76,15 @@ def build_backbone(name: str, image_size: int | Sequence[int] = 224, pretrained:
     elif input_of(backbone)[0] != size:
         _resize(backbone, name, size)
     return backbone
+
+
+def _check_name(name: str) -> None:
+    import timm
+
+    if not timm.is_model(name.split(".")[0]):
+        close = difflib.get_close_matches(name, timm.list_models()) or ["see timm.list_models()"]
+        raise ValueError(f"unknown backbone {name!r}: timm {timm.__version__} does not have it; "
+                         f"close: {', '.join(close)}")
 
 
 def find_weights(name: str) -> Path | None:
@@ -121,7 +127,11 @@ def _load_hub(name: str, args: dict) -> nn.Module:
 
 
 def check_weights(name: str) -> None:
-    """FileNotFoundError, within seconds, where pretrained weights are not here nor on the hub."""
+    """FileNotFoundError, within seconds, where pretrained weights are not here nor on the hub.
+
+    ValueError for a name that timm does not know.
+    """
+    _check_name(name)
     if find_weights(name):
         return
     import timm
@@ -138,11 +148,16 @@ def check_weights(name: str) -> None:
 
 
 def _no_weights(name: str, error: Exception) -> FileNotFoundError:
+    import timm
+
+    source = timm.get_pretrained_cfg(name)
+    get = (f"Where there is a network, get model.safetensors of https://huggingface.co/"
+           f"{source.hf_hub_id} and put it into that folder as {name}.safetensors, or"
+           if source and source.hf_hub_id else "Put the file into that folder, or")
     return FileNotFoundError(
         f"no weights for {name}: looked for {name}*.safetensors in {weights_root()} (set "
         "REIDLIB_WEIGHTS to another folder) and on timm's hub, which said: "
-        f"{str(error).splitlines()[0].rstrip('.')}. Download them where there is a network "
-        "and put the file into that folder, or set pretrained: false")
+        f"{str(error).splitlines()[0].rstrip('.')}. {get} set pretrained: false")
 
 
 def _resize(backbone: nn.Module, name: str, size: tuple[int, int]) -> None:

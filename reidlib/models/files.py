@@ -51,7 +51,9 @@ def load(path: Path | str) -> ReidModel:
         ValueError: it is damaged or was not written by ``save``.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights at {path}")
+        raise FileNotFoundError(f"no weights at {path}: " + (
+            "it is a folder; name the file weights.safetensors in it" if Path(path).is_dir() else
+            "`make weights` and finished runs write such files"))
     try:
         with safe_open(path, "pt") as file:
             built = json.loads(file.metadata()["reidlib"])

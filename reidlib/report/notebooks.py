@@ -35,9 +35,11 @@ def run_notebook(source: Path, target: Path, parameters: dict) -> None:
     with atomic_write(target) as partial:
         # CRITICAL: being interrupted, as every kernel is at its end, is no error to print;
         # not captured: what processes of a kernel print would be printed twice
+        quiet = '__import__("logging").getLogger("asyncio").setLevel("CRITICAL")'
         papermill.execute_notebook(str(source), str(partial), given, kernel_name="python3",
                                    progress_bar=False, stdout_file=sys.stdout,
                                    extra_arguments=["--log-level=CRITICAL",
+                                                    f"--IPKernelApp.exec_lines={quiet}",
                                                     "--IPKernelApp.capture_fd_output=False"])
         write_text(partial, nbformat.writes(_without_papermill(nbformat.read(partial, 4))))
 

@@ -137,6 +137,7 @@ def test_missing_weights_are_trained_and_the_record_stays(clone, lab, capsys, mo
     record = json.loads(path.read_text())
     record["scores"] = [{**score, "mAP": score["mAP"] + 0.02} for score in record["scores"]
                         if not score["reranked"]]  # of a time before there was any re-ranking
+    record["cost"]["hardware"]["cpu"] = "another"
     path.write_text(json.dumps(record))
     before = path.read_bytes()
     here, = clone.train_missing_weights(["baseline"], 0)
@@ -144,6 +145,7 @@ def test_missing_weights_are_trained_and_the_record_stays(clone, lab, capsys, mo
     out = capsys.readouterr().out
     assert "its record is here, its weights are not" in out
     assert "trained again, its mAP is within 2.0 points of the record's" in out
+    assert "under every protocol; the record stays; recorded on another, " in out
     query, _ = clone.embeddings("baseline", 0)
     np.testing.assert_array_equal(query.emb, lab.embeddings("baseline", 0)[0].emb)
     assert clone.weights("baseline", 0).is_file() and path.read_bytes() == before
