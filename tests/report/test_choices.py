@@ -40,14 +40,17 @@ def test_the_best_configuration_of_each_arm_is_trained_again(name):
         assert replace(again.config(arm, 0), preset=chosen) == searched.config(chosen, 0)
 
 
-def test_ours_is_all_that_did_better_than_the_plain_arm():
+@pytest.mark.parametrize("name", arms.CONFIRMED)
+def test_ours_is_all_that_did_better_than_the_plain_arm(name):
     """As the difference without a flip says; and the plain one is the best of its arm."""
     records = supplementary.records_of(PKU, "ingredients")
     table = supplementary.selection_table(records).set_index("candidate")
-    study, folds = load_study("pku-reid-ingredients"), load_study("pku-reid-arms-folds")
+    study, again = load_study("pku-reid-ingredients"), load_study(f"pku-reid-{name}")
     single = [name for name in study.candidates if name not in ("plain", "together")]
     better = [name for name in single if float(table.loc[name, "against plain"].split()[0]) > 0]
     changes = {key: value for name in better for key, value in study.candidates[name].items()}
     assert study.candidates["together"] == changes
     for ours, theirs in (("softmax", "plain"), (arms.OURS, "together")):
-        assert replace(folds.config(ours, 0), preset=theirs) == study.config(theirs, 0)
+        assert replace(again.config(ours, 0), preset=theirs) == study.config(theirs, 0)
+    mirrors = arms.flip_of_ours(supplementary.records_of(PKU, name))
+    assert mirrors == ("both" if "both" in again.flips else "none")
