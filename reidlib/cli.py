@@ -101,7 +101,7 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     jobs = jobs or (2 if on_cpu and (os.cpu_count() or 1) > 1 else 1)
     os.environ["REIDLIB_HEADLESS"] = "1"
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # of workers whose kernel has ended
-    for name in ("asyncio", "traitlets"):  # errors of a kernel that we stopped, as late as at exit
+    for name in ("asyncio", "papermill"):  # errors of a kernel that ended, as late as at exit
         logging.getLogger(name).setLevel(logging.CRITICAL)
     plan, place = load_study(study, epochs, chosen), open_workspace(study, workspace)
     check_presets(plan)
@@ -198,10 +198,10 @@ def download(name: Annotated[str, typer.Argument(
         log("synthetic is drawn when it is needed; there is nothing to download")
         return
     dataset = download_dataset(name, root, url)
-    if study and not study.folds:  # folds have galleries of their own
-        check_perplexity(study, dataset)
     log(f"{dataset.name} in {dataset.root} is complete and readable\n{dataset.counts()}\n"
         f"checksum {dataset.checksum}")
+    if study and not study.folds:  # folds have galleries of their own
+        check_perplexity(study, dataset)
 
 
 @app.command()

@@ -224,6 +224,8 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "loss of no tensor": (TRAIN, loss("heapq.merge"), "loss merge gives generator; expected a ten"),
     "no weights": (TRAIN, train(pretrained=True), "vit_tiny_patch16_224.*REIDLIB_WEIGHTS.*, get "
                    "model.safetensors of https://huggingface.co/timm/vit_t.* as vit_tiny_patch16"),
+    "weights of no name": (REPORT, train(pretrained=True, backbone="vit_tiny_patch16_224.typo"),
+                           "no weights for vit_tiny_patch16_224.typo: .*Put the file into that f"),
     "weights of no backbone": (REPORT, train(pretrained=True, backbone="vit_tinny"),
                                "unknown backbone 'vit_tinny': timm .*close: "),
     # what a finished study left
@@ -242,8 +244,8 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "queries lost": (TRAIN, cut("per_query.csv", 9), "run.json.* per_query.csv.*delete"),
     "half the weights": (EXPORT, half_the_weights, "weights.safetensors does not hold a model"),
     # data sets by name
-    "no data folder": ("download pku-reid", nothing, "REIDLIB_DATA is .*data, which is no folder: "
-                                                     "make it, or correct the path"),
+    "no data folder": ("download pku-reid", nothing, "the data folder .*data does not exist: make "
+                                                     "it, or set REIDLIB_DATA to one that does"),
     "CUHK03 in MATLAB files": ("download cuhk03-np", cuhk03("cuhk-03.mat", b"MATLAB 5.0 MAT-file"),
                                "MATLAB files.*cuhk-03.mat; get .*as labeled/.*0003_c1_1.png"),
     "CUHK03 in half a zip": ("download cuhk03-np", cuhk03("cuhk03-np.zip", b"PK"),
@@ -272,7 +274,7 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "no model": (f"{RANK}photos", photos(lambda at: (at.parent / "model.safetensors").unlink()),
                  "no weights at .*model.safetensors: `make weights` and finished runs write such"),
     "a folder as a model": (RANK.replace("model.safetensors", "photos"), photos(Path.exists),
-                            "no weights at .*photos: it is a folder; name the file weights.safet"),
+                            "no weights at .*photos: it is a folder; name a .safetensors file"),
     "a picture as a model": (RANK.replace("model.safetensors", "photos/a.png"), photos(Path.exists),
                              "a.png does not hold a model of reidlib"),
     "no photos": (f"{RANK}none", photos(lambda at: (at.parent / "none").mkdir()),
@@ -329,6 +331,8 @@ def test_without_a_fault_the_same_commands_end_well(place, capsys):
     for command in (TRAIN, EXPORT):
         assert cli.main([*command.split(), "--workspace", str(place.workspace.root)]) == 0
     assert cli.main(CHECK.replace("DATA", str(place.data)).split()) == 0
+    own_study(perplexity=1)(place)
+    assert cli.main(["download", "mine"]) == 0
     features()(place)
     photos(Path.exists)(place)
     for command in (SCORE, f"{RANK}photos --html DATA/page.html"):

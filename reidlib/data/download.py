@@ -118,8 +118,8 @@ def download_dataset(name: str, root: Path | None = None, url: str | None = None
     if url and name != "pku-reid":
         raise ValueError(f"--url is {url}, but {name} is not downloaded; leave --url out")
     if not (root or name.endswith(".csv") or data_root().is_dir()):
-        raise FileNotFoundError(f"REIDLIB_DATA is {data_root()}, which is no folder: make it, or "
-                                "correct the path")
+        raise FileNotFoundError(f"the data folder {data_root()} does not exist: make it, or set "
+                                "REIDLIB_DATA to one that does")
     if name == "pku-reid":
         return download_pku_reid(root or default_root(name), url or PKU_URL)
     path = Path(name)

@@ -150,7 +150,10 @@ def check_weights(name: str) -> None:
 def _no_weights(name: str, error: Exception) -> FileNotFoundError:
     import timm
 
-    source = timm.get_pretrained_cfg(name)
+    try:
+        source = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # timm knows the model, but not these weights
+        source = None
     get = (f"Where there is a network, get model.safetensors of https://huggingface.co/"
            f"{source.hf_hub_id} and put it into that folder as {name}.safetensors, or"
            if source and source.hf_hub_id else "Put the file into that folder, or")

@@ -52,7 +52,7 @@ def load(path: Path | str) -> ReidModel:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}: " + (
-            "it is a folder; name the file weights.safetensors in it" if Path(path).is_dir() else
+            "it is a folder; name a .safetensors file in it" if Path(path).is_dir() else
             "`make weights` and finished runs write such files"))
     try:
         with safe_open(path, "pt") as file:

@@ -62,8 +62,8 @@ def rows(records: Sequence[dict]) -> list[ResultRow]:
 
 
 def flip_of_ours(records: Sequence[dict]) -> str:
-    """Mirrors on both sides where the study was scored so, else none."""
-    scored = {score["flip"] for record in records for score in record["scores"]}
+    """Mirrors on both sides where ours was scored so, else none."""
+    scored = {score["flip"] for r in records if r["preset"] == OURS for score in r["scores"]}
     return "both" if "both" in scored else "none"
 
 

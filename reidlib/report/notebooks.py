@@ -34,7 +34,8 @@ def run_notebook(source: Path, target: Path, parameters: dict) -> None:
     given = {name: value for name, value in parameters.items() if name in declared}
     with atomic_write(target) as partial:
         # CRITICAL: being interrupted, as every kernel is at its end, is no error to print;
-        # not captured: what processes of a kernel print would be printed twice
+        # not captured: what processes of a kernel print would be printed twice;
+        # quiet: what asyncio in the kernel says of being interrupted is none, either
         quiet = '__import__("logging").getLogger("asyncio").setLevel("CRITICAL")'
         papermill.execute_notebook(str(source), str(partial), given, kernel_name="python3",
                                    progress_bar=False, stdout_file=sys.stdout,

@@ -58,6 +58,10 @@ def test_the_failing_notebook_and_its_error_are_named(notebook, tmp_path, monkey
     assert cli.main(["report", "--study", "smoke", "--workspace", str(tmp_path)]) == 1
     told = capsys.readouterr().err
     assert "error: source.ipynb: KeyError: 'lost'" in told and 'study = "smoke"' in told
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", [notebook("import os; os._exit(1)")])
+    assert cli.main(["report", "--study", "smoke", "--workspace", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: source.ipynb: Kernel died\n") and told.count("\n") == 2
 
 
 @pytest.mark.parametrize("again", [True, False])
@@ -110,6 +114,8 @@ def test_a_stopped_report_leaves_no_traceback_no_half_notebook_and_no_kernel(
     except subprocess.TimeoutExpired:  # seen once: a signal was lost; a person would repeat it
         process.send_signal(how)
         told = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
     assert process.returncode == code and told == f"{cli.STOPPED}\n"
     assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
     with pytest.raises(ProcessLookupError):
