@@ -331,10 +331,10 @@ def test_without_a_fault_the_same_commands_end_well(place, capsys):
     for command in (TRAIN, EXPORT):
         assert cli.main([*command.split(), "--workspace", str(place.workspace.root)]) == 0
     assert cli.main(CHECK.replace("DATA", str(place.data)).split()) == 0
-    own_study(perplexity=1)(place)
-    assert cli.main(["download", "mine"]) == 0
     features()(place)
     photos(Path.exists)(place)
     for command in (SCORE, f"{RANK}photos --html DATA/page.html"):
         assert cli.main(command.replace("DATA", str(place.data)).split()) == 0
+    own_study(perplexity=1)(place)
+    assert cli.main(["download", "mine"]) == 0
     assert not capsys.readouterr().err
