@@ -5,7 +5,6 @@ wrong command line, 130 stopped with Ctrl-C, 143 with SIGTERM. Libraries are imp
 command that needs them, so that help and tab completion answer at once.
 """
 
-import logging
 import os
 import signal
 import sys
@@ -101,8 +100,6 @@ def report(study: Study = "synthetic", device: Device = "auto", workspace: Folde
     jobs = jobs or (2 if on_cpu and (os.cpu_count() or 1) > 1 else 1)
     os.environ["REIDLIB_HEADLESS"] = "1"
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # of workers whose kernel has ended
-    for name in ("asyncio", "papermill"):  # errors of a kernel that ended, as late as at exit
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     plan, place = load_study(study, epochs, chosen), open_workspace(study, workspace)
     check_presets(plan)
     check_starts(plan, place)
@@ -271,8 +268,7 @@ def rank(model: Annotated[Path, typer.Option(help="a .safetensors of make weight
 def verify() -> None:
     """Compare the tracked pages with the tracked runs.
 
-    Tables, reports, figures' data and READMEs; nothing is changed. What needs embeddings is not
-    compared: t-SNE, separation, similarity maps.
+    Tables, reports, READMEs, figures' data (but of t-SNE, separation, maps); changes nothing.
     """
     from reidlib.report.verify import check_all
 

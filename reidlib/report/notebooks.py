@@ -1,5 +1,6 @@
 """Runs the notebooks in order with papermill and turns the last one into ``report.html``."""
 
+import logging
 import re
 import sys
 import time
@@ -76,6 +77,8 @@ def run_notebooks(study: Study, workspace: Workspace, parameters: dict, again: b
     Raises:
         NotebookError: a notebook failed; finished runs are kept.
     """
+    for name in ("asyncio", "papermill"):  # errors of a kernel that ended, as late as at exit
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     parameters = {**parameters, "study": study.name}
     if workspace.root != ROOT:
         parameters["workspace"] = str(workspace.root)
