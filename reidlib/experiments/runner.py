@@ -181,10 +181,10 @@ class Experiment:
         wait_for_all()
         own = read_run(folder)
         there, here = device_name(record), device_name(own)
-        why = f". It was made on {there}; here, on {here}, results can differ" * (there != here)
+        why = f". It was made on {there};\n    on {here} results can differ" * (there != here)
         log(f"{config.run_id}: trained again, its mAP is within "
             f"{percent(largest_gap(own, record))} points of the record's under each protocol that "
-            f"both have; the record stays{why}")
+            f"both have;\n    the record stays{why}")
 
     def compared(self) -> list[ResultRow]:
         """The models that are compared everywhere; ValueError where the study runs none of them."""

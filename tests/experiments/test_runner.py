@@ -145,7 +145,7 @@ def test_missing_weights_are_trained_and_the_record_stays(clone, lab, capsys, mo
     out = capsys.readouterr().out
     assert "its record is here, its weights are not" in out
     assert "trained again, its mAP is within 2.0 points of the record's" in out
-    assert "protocol that both have; the record stays. It was made on another, " in out
+    assert "protocol that both have;\n    the record stays. It was made on another, " in out
     query, _ = clone.embeddings("baseline", 0)
     np.testing.assert_array_equal(query.emb, lab.embeddings("baseline", 0)[0].emb)
     assert clone.weights("baseline", 0).is_file() and path.read_bytes() == before
