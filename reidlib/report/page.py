@@ -36,7 +36,7 @@ OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("candidates", "folds", 
 SCHEDULE = ("schedule", "release", "release_every", "epochs", "lr", "backbone_lr", "lr_decay",
             "warmup_epochs", "batch_size", "weight_decay")
 # parts of the READMEs, with links that lead on from there: no pages of their own
-FRAGMENTS = ("summary.txt", "headline.txt")
+SUMMARY, HEADLINE = "summary.txt", "headline.txt"
 CONTENTS = "<!-- contents -->"  # where the list of a report's parts goes
 
 
@@ -74,7 +74,7 @@ def render_all(results: StudyResults) -> dict[str, str]:
                 "intervals": tables.every_interval(results.queries),
                 "verification": tables.verification(results.records), **results.tables}
     pages = {name: render(TEMPLATES / f"{name}.j2", FILTERS, **values)
-             for name in ("report.md", *FRAGMENTS)}
+             for name in ("report.md", SUMMARY, HEADLINE)}
     pages["report.md"] = pages["report.md"].replace(CONTENTS, contents_list(pages["report.md"]))
     return {**pages,
             **{f"tables/{name}.csv": csv_text(content) for name, content in contents.items()}}
@@ -219,9 +219,9 @@ def readme_blocks(root: Path) -> dict[Path, dict[str, str]]:
         path = Workspace(study, root).reports / name
         return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
-    results = [read(study, "headline.txt") for study in README_STUDIES]
+    results = [read(study, HEADLINE) for study in README_STUDIES]
     note = render(TEMPLATES / "headline_note.md.j2", FILTERS).strip()
-    return {root / "README.md": {"results": read(README_STUDIES[0], "summary.txt")},
+    return {root / "README.md": {"results": read(README_STUDIES[0], SUMMARY)},
             root / "reports" / "README.md": {
                 "protocols": protocol_rules([*PROTOCOLS.values()]).strip(),
                 "results": "\n\n".join([*filter(None, results), note])}}

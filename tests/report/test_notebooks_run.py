@@ -109,13 +109,7 @@ def test_a_stopped_report_leaves_no_traceback_no_half_notebook_and_no_kernel(
     while not (started.is_file() and started.read_text()) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(how)
-    try:
-        told = process.communicate(timeout=30)[1]
-    except subprocess.TimeoutExpired:  # seen once: a signal was lost; a person would repeat it
-        process.send_signal(how)
-        told = process.communicate(timeout=30)[1]
-    finally:
-        process.kill()
+    told = process.communicate(timeout=60)[1]
     assert process.returncode == code and told == f"{cli.STOPPED}\n"
     assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
     with pytest.raises(ProcessLookupError):
