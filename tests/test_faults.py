@@ -185,6 +185,8 @@ FAULTS = {  # name: command, what makes the fault, what the message says, exit c
     "jobs 0": (f"{TRAIN} --jobs 0", nothing, "Invalid value for '--jobs': .*1", 2),
     "epochs -1": ("report --study mine --epochs -1", nothing, "epochs is -1; expected 0 or more"),
     "unknown study": ("report --study min", nothing, "unknown study 'min'.*known: mi"),
+    "study not written": ("report --study ours", nothing, "unknown study 'ours'.*write one for a "
+                          "study of your own, as notebooks/README.md says"),
     "study elsewhere": ("report --study ../../x", nothing, r"unknown study '\.\./\.\./x'"),
     "unknown preset": ("run --study mine --preset basline", nothing, "did you mean 'baseline'"),
     "seed -1": ("run --study mine --preset best --seed -1", nothing, "seed is -1; expected 0"),

@@ -112,7 +112,8 @@ def load_study(name: str, epochs: int | None = None, seeds: list[int] | None = N
     if path.parent != params or not path.is_file():
         known = sorted(p.stem for p in params.glob("*.yaml")) or [
             "none, because studies are in a clone of the repository and this is not one"]
-        raise ValueError(f"{unknown('study', name, known)}; each is a file of {params}")
+        raise ValueError(f"{unknown('study', name, known)}; each is a file of {params}; "
+                         "write one for a study of your own, as notebooks/README.md says")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -3,10 +3,12 @@
 Three studies: ``<study>-arms`` has one arm a combination of ideas, and the same number of drawn
 configurations for each, scored on held-out training people. The best of each arm is trained again
 in ``-arms-folds``, in folds over all people, and in ``-arms-market1501``, on another data set.
+Some are trained once more in ``-final``, on larger pictures and tested on the study's test people.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from reidlib.evaluation.statistics import interval
@@ -21,6 +23,9 @@ PLAIN = "softmax"            # the arm that all others are compared with
 ALL_IDEAS = "all-ideas"      # the paper's model: scored with flipped queries
 FLIPPED = "flipped query"    # the idea that needs no training, on the plain arm
 OURS = "ours"                # the plain arm and what made it better, of ``<study>-ingredients``
+QUICK = "quick"              # one short training of ours, of ``<study>-cheaper``
+OURS_AGAINST = ((PLAIN, OURS), (ALL_IDEAS, OURS))
+FINAL = (*OURS_AGAINST, ("baseline", QUICK))
 
 
 def selection(records: Sequence[dict]) -> pd.DataFrame:
@@ -73,11 +78,27 @@ def queries(records: Sequence[dict], protocol: str) -> pd.DataFrame:
     return found[found["protocol"] == protocol]
 
 
-def ours(own: pd.DataFrame) -> pd.DataFrame:
-    """``tables.steps`` of ours, against the plain arm and against the paper's model; a family."""
-    found = [tables.steps(own[own["row"].isin((base, OURS))], against=base, protocols=None)
-             for base in (PLAIN, ALL_IDEAS)]
+def ours(own: pd.DataFrame, pairs: Sequence[tuple[str, str]] = OURS_AGAINST) -> pd.DataFrame:
+    """``tables.steps`` of the second of each pair against the first; a family."""
+    found = [tables.steps(own[own["row"].isin(pair)], against=pair[0], protocols=None)
+             for pair in pairs]
     return tables.with_verdicts(pd.concat(found, ignore_index=True))
+
+
+def final_table(records: Sequence[dict], own: pd.DataFrame) -> pd.DataFrame:
+    """One line a row of ``own``: what a run took, its mAP and its rank-1, to read."""
+    minutes, found = {}, tables.every_interval(own, ("mAP", "rank1"))
+    for record in records:
+        minutes.setdefault(record["preset"], []).append(record["cost"]["train_seconds"] / 60)
+    config = {record["preset"]: record["config"] for record in records}
+    wide = tables.cells(found, ["row"], "score").rename(columns={"rank1": "rank-1"})
+    wide = wide[wide.index.isin(minutes)]
+    took = {"trainings": [config[row].get("members", 1) for row in wide.index],
+            "epochs": [config[row]["epochs"] for row in wide.index],
+            "pixels": [config[row]["image_size"] for row in wide.index],
+            "minutes a run": [f"{np.mean(minutes[row]):.1f}" for row in wide.index]}
+    return pd.concat([pd.DataFrame(took, index=wide.index), wide], axis=1).reset_index(
+        names="model")
 
 
 def scores(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -27,7 +27,8 @@ FILTERS = {"change": tables.change, "epochs": count_epochs,
 # candidates or a supplementary study -> files that go when it is gone
 OPTIONAL = {**{name: [f"tables/{name}.csv"] for name in ("candidates", "folds", "selection",
                                                          "finalists", "margins", "ingredients",
-                                                         "arms_selection")},
+                                                         "arms_selection", "cheaper",
+                                                         "final")},
             **{name: [f"tables/{name}.csv", f"figures/{name}.png", f"figures/{name}.csv"]
                for name in ("schedules", "distractors", "arms")}}
 
@@ -134,6 +135,7 @@ def context(results: StudyResults) -> dict[str, Any]:
                           f"{a_block_every(TrainConfig().release_every)}",
         "n_epochs": epochs(results.records), "costs": _costs(results),
         **environment(results), "tables": tables, "supplementary": supplementary, "arms": arms,
+        "statements": statements,
         "figure": lambda name, caption: _figure(results.workspace, name, caption),
     }
 

@@ -11,7 +11,7 @@ from reidlib.evaluation.protocols import PAPER_PROTOCOL
 from reidlib.evaluation.statistics import Comparison, Interval, interval, verdict
 from reidlib.experiments.presets import IMPROVED, SINGLE_IDEAS
 from reidlib.report import tables
-from reidlib.report.arms import ALL_IDEAS, FLIPPED
+from reidlib.report.arms import ALL_IDEAS, FLIPPED, PLAIN
 from reidlib.report.tables import change, cut, paper_scores
 
 PAPER_MODEL = "+ flipped query"  # the row that has all ideas of the paper
@@ -84,6 +84,20 @@ def claims(models: pd.DataFrame, alone: pd.DataFrame, same_rate: pd.DataFrame | 
     found = pd.concat(parts, ignore_index=True)
     found = found[found["row"].isin(gains)].reset_index(drop=True)
     return tables.with_verdicts(found.assign(published=found["row"].map(gains)))
+
+
+def where_ours_is_better(ours: dict[str, pd.DataFrame]) -> dict[tuple[str, ...], list[str]]:
+    """Data sets -> the arms that ours is better than on just these.
+
+    ``ours``: sample (data set, and how many people) -> ``arms.ours``.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for arm in (PLAIN, ALL_IDEAS):
+        where = tuple(sample.split(",")[0] for sample, steps in ours.items()
+                      if steps.set_index("above")["verdict"].get(arm) == "better")
+        if where:
+            found.setdefault(where, []).append(arm)
+    return found
 
 
 def published_gains() -> dict[str, float]:

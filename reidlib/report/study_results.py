@@ -85,6 +85,7 @@ class StudyResults:
             workspace, self.study))
         self._read_folds()
         self._read_arms()
+        self._read_final()
         self.schedules = {}
         if "blockwise" in self.supplementary:
             other = self.supplementary["blockwise"]
@@ -135,6 +136,16 @@ class StudyResults:
         self.ours = {sample: arms.ours(own) for sample, own in self.arms.items()
                      if (own["row"] == arms.OURS).any()}
 
+    def _read_final(self) -> None:
+        """Some arms at this study's image size and on its test people, below its baseline."""
+        self.final, self.final_steps = None, None
+        records = self.supplementary.get("final")
+        if records:
+            records = [*(r for r in self.records if r["preset"] == "baseline"), *records]
+            own = arms.queries(records, "standard-all")
+            self.final = arms.final_table(records, own)
+            self.final_steps = arms.ours(own, arms.FINAL)
+
     def _tables(self) -> dict[str, pd.DataFrame]:
         """File name -> the tables of the supplementary studies, and the overview."""
         tables = {"overview": overview(self)}
@@ -144,13 +155,15 @@ class StudyResults:
             tables["folds"] = supplementary.folds_table(self.folds)
         if self.schedules:
             tables["schedules"] = supplementary.schedules_scores(self.schedules)
-        for name in ("selection", "finalists", "margins", "ingredients"):
+        for name in ("selection", "finalists", "margins", "ingredients", "cheaper"):
             if name in self.supplementary:
                 tables[name] = supplementary.selection_table(self.supplementary[name])
         if "arms" in self.supplementary:
             tables["arms_selection"] = arms.selection(self.supplementary["arms"])
         if self.arms:
             tables["arms"] = arms.scores(self.arms)
+        if self.final is not None:
+            tables["final"] = self.final
         if self.distractors:
             tables["distractors"] = supplementary.distractor_scores(self.distractors)
         return tables

@@ -1,9 +1,9 @@
 """Supplementary studies: another schedule, cross-validation, distractors, `best`, which margin.
 
 Each is a study of its own, ``<study>-blockwise``, ``-folds``, ``-selection``, ``-finalists``,
-``-margins``, ``-ingredients`` and those of ``report.arms``, run by ``reidlib study``, or the folder
-``distractors`` that ``reidlib distractors`` writes. One that is not there is None; one that is
-incomplete is an error that says what is missing.
+``-margins``, ``-ingredients``, ``-cheaper`` and those of ``report.arms``, run by ``reidlib study``,
+or the folder ``distractors`` that ``reidlib distractors`` writes. One that is not there is None;
+one that is incomplete is an error that says what is missing.
 """
 
 from dataclasses import asdict, replace
@@ -20,7 +20,7 @@ from reidlib.utils.paths import Workspace
 from reidlib.utils.text import percent
 
 NAMES = ("blockwise", "folds", "selection", "finalists", "margins", "arms", "arms-folds",
-         "arms-market1501", "ingredients")
+         "arms-market1501", "ingredients", "cheaper", "final")
 
 
 def records_of(workspace: Workspace, name: str) -> list[dict] | None:
@@ -86,7 +86,8 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
     The score is that of ``standard-all``; in folds of training people, on those held out.
     """
     names = list(dict.fromkeys(r["preset"] for r in records))
-    flips = dict.fromkeys(score["flip"] for score in records[0]["scores"])
+    scored = [dict.fromkeys(score["flip"] for score in r["scores"]) for r in records]
+    flips = [flip for flip in scored[0] if all(flip in own for own in scored)]
     by_flip = {flip: tables.query_rows(records, [ResultRow(name, name, flip) for name in names])
                for flip in flips}
     against = tables.steps(by_flip["none"], against=names[0], protocols=["standard-all"])

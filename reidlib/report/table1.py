@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parent
 PUBLISHED_STUDY = "table1-published"
 SELECTION = "table1-selection"
 STUDIES = ("table1-market1501", "table1-cuhk03", PUBLISHED_STUDY)
+OURS = "ours, one training"  # LA-Transformer with our options: no system of the paper's table
 PRETRAINING = {"in21k": "ImageNet-21k", "in1k": "ImageNet-1k"}  # part of timm's name -> data
 
 
@@ -75,6 +76,8 @@ def row_name(config: TrainConfig) -> str:
     """How the tables call a run."""
     if not config.epochs:
         return "not fine-tuned"
+    if config.preset == "ours-one-training":
+        return OURS
     without = config.model == "transreid" and not config.side_information
     return systems().loc[config.model, "system"] + ", without cameras" * without
 

@@ -48,7 +48,8 @@ def render_all(groups: Sequence[Group], found: pd.DataFrame, rates: pd.DataFrame
         rates=None if rates.empty else rates_table(rates), published=published_table(),
         long_warmups=rates if rates.empty else rates[
             rates["warmup"] >= rates["epochs"]].drop_duplicates("system"),
-        systems=[*table1.systems().itertuples()], figure=f"{FIGURE}.png")
+        systems=[*table1.systems().itertuples()], figure=f"{FIGURE}.png",
+        with_ours=table1.OURS in facts["row"].tolist())
     return {"report.md": page, "tables/scores.csv": csv_text(found),
             "tables/runs.csv": csv_text(facts), f"{FIGURE}.csv": csv_text(shown(found))}
 

@@ -54,3 +54,27 @@ def test_ours_is_all_that_did_better_than_the_plain_arm(name):
         assert replace(again.config(ours, 0), preset=theirs) == study.config(theirs, 0)
     mirrors = arms.flip_of_ours(supplementary.records_of(PKU, name))
     assert mirrors == ("both" if "both" in again.flips else "none")
+
+
+@pytest.mark.parametrize("arm", ["softmax", "all-ideas", arms.OURS])
+def test_the_last_comparison_has_the_same_options_and_larger_pictures(arm):
+    final, folds = load_study("pku-reid-final"), load_study("pku-reid-arms-folds")
+    assert replace(final.config(arm, 0), image_size=112) == folds.config(arm, 0)
+    assert final.config(arm, 0).image_size == 224
+    assert {*final.candidates} == {"softmax", "all-ideas", arms.OURS, arms.QUICK}
+
+
+def test_quick_is_the_least_work_that_is_not_below_the_baseline():
+    """Work: epochs times pixels; the score is that without a flip, on held-out training people."""
+    records = supplementary.records_of(PKU, "cheaper")
+    table = supplementary.selection_table(records).set_index("candidate")["mAP, flip none"]
+    study, final = load_study("pku-reid-cheaper"), load_study("pku-reid-final")
+    assert study.people == "train" and study.candidates["plain"] == {}
+    work = {name: study.config(name, 0).epochs * study.config(name, 0).image_size ** 2
+            for name in study.candidates if float(table[name]) >= float(table["plain"])}
+    chosen = min(work, key=work.get)
+    quick = final.config(arms.QUICK, 0)
+    assert replace(quick, preset=chosen) == study.config(chosen, 0)
+    short = {"members": 1, "epochs": quick.epochs, "image_size": quick.image_size}
+    assert replace(final.config(arms.OURS, 0), preset=arms.QUICK, **short) == quick
+    assert work[chosen] < work["plain"]

@@ -8,7 +8,7 @@ import pytest
 
 from reidlib.evaluation.statistics import Interval
 from reidlib.experiments.presets import COMPARED, SAME_RATE, SINGLE_IDEAS
-from reidlib.report import arms, page, statements, tables
+from reidlib.report import page, statements, tables
 from reidlib.utils.text import render
 from tests.report.made_up import LEVELS, every_image, queries
 
@@ -108,7 +108,7 @@ def answers(claims, paper=True, dataset="pku-reid", numbers=None, is_easy=False,
     study = SimpleNamespace(is_own_data=dataset.endswith(".csv"), dataset=dataset)
     return render(page.TEMPLATES / "answers.md.j2", page.FILTERS, claims=claims, results=results,
                   study=study, numbers=numbers, own_schedule=own_schedule, is_easy=is_easy,
-                  unconverged=[], arms=arms)
+                  unconverged=[], statements=statements)
 
 
 ONE_IDEA = pd.DataFrame([{"row": "y-pooling", "sample": "a", "verdict": "undecided",

@@ -60,7 +60,10 @@ def ws(study, tmp_path_factory):
                            "y_pooling": True}, "y-pooling-2": {"y_pooling": True, "lr": 1e-3}}},
               "arms-folds": {"presets": (), "folds": 2, "flips": ("none", "query"), "candidates": {
                   "softmax": {}, "y-pooling": {"y_pooling": True}, "all-ideas": {
-                      "y_pooling": True, "lr": 1e-3}}}}
+                      "y_pooling": True, "lr": 1e-3}}},
+              "final": {"presets": (), "candidates": {
+                  "softmax": {}, "all-ideas": {"y_pooling": True}, "ours": {"lr": 1e-3},
+                  "quick": {"lr": 2e-3}}}}
     for name, changes in others.items():
         batch.run_all(replace(study, name=f"smoke-{name}", **changes), root, "cpu")
     people = lab.dataset.manifest.query("split == 'train'").reset_index(drop=True)
@@ -203,6 +206,28 @@ def test_the_best_of_each_arm_is_compared_with_softmax(found):
     assert "arms-market1501" not in found.left_out and len(found.arms) == 1
 
 
+def test_ours_at_final_stands_below_the_studys_baseline(found):
+    own = found.supplementary["final"]
+    tested = read_tables([*own, *found.records], "per_query")
+    means = tested[(tested["protocol"] == "standard-all") & ~tested["reranked"]].groupby(
+        ["preset", "flip"])["AP"].mean()
+    table = found.final.set_index("model")
+    used = {"softmax": "none", "all-ideas": "query", "ours": "both", "quick": "none",
+            "baseline": "none"}
+    assert set(table.index) == set(used)
+    for row, flip in used.items():
+        assert table.loc[row, "mAP"].startswith(percent(means[row, flip]) + " [")
+    took = next(r["cost"]["train_seconds"] for r in own if r["preset"] == "ours")
+    assert table.loc["ours", "minutes a run"] == f"{took / 60:.1f}"
+    steps = found.final_steps.set_index(["row", "above"])["difference"]
+    assert steps.to_dict() == pytest.approx({
+        ("ours", "softmax"): means["ours", "both"] - means["softmax", "none"],
+        ("ours", "all-ideas"): means["ours", "both"] - means["all-ideas", "query"],
+        ("quick", "baseline"): means["quick", "none"] - means["baseline", "none"]})
+    text = pages(found)
+    assert "how-cheap" not in text["Ours on the test people"] and "How cheap can it be?" not in text
+
+
 def test_claims_are_those_of_the_arms_where_there_are_any(found, monkeypatch):
     sample, = found.arms
     claims = statements.claims(found.folds, found.folds_alone, found.same_rate, found.arm_steps)
@@ -298,7 +323,7 @@ def test_what_is_incomplete_is_left_out_and_the_page_says_so(ws, tmp_path):
     shutil.rmtree(tmp_path / "reports/smoke-blockwise")
     found = StudyResults(part)
     assert found.folds is None and found.distractors is None and list(found.supplementary) == [
-        "selection", "finalists", "arms", "arms-folds"]
+        "selection", "finalists", "arms", "arms-folds", "final"]
     text = pages(found)
     assert "Both schedules" not in text and "blockwise" not in text["Limits"]
     assert ("Not shown: folds, because run best-s0 is needed and it is not there: run reidlib "
