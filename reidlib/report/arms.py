@@ -1,14 +1,13 @@
 """The paper's ideas, each with training options that were searched for as long as the others'.
 
-Three studies: ``<study>-arms`` has one arm a combination of ideas, and the same number of drawn
+Four studies: ``<study>-arms`` has one arm a combination of ideas, and the same number of drawn
 configurations for each, scored on held-out training people. The best of each arm is trained again
 in ``-arms-folds``, in folds over all people, and in ``-arms-market1501``, on another data set.
-Some are trained once more in ``-final``, on larger pictures and tested on the study's test people.
+``-final`` has some of them at the study's image size, on its test people.
 """
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from reidlib.evaluation.statistics import interval
@@ -26,6 +25,11 @@ OURS = "ours"                # the plain arm and what made it better, of ``<stud
 QUICK = "quick"              # one short training of ours, of ``<study>-cheaper``
 OURS_AGAINST = ((PLAIN, OURS), (ALL_IDEAS, OURS))
 FINAL = (*OURS_AGAINST, ("baseline", QUICK))
+RERANKED = (  # each on top of the one above
+    ResultRow(ALL_IDEAS, ALL_IDEAS, "query"),
+    ResultRow("+ re-ranking, each query alone", ALL_IDEAS, "query", reranked=True, alone=True),
+    ResultRow("+ re-ranking", ALL_IDEAS, "query", reranked=True),
+)
 
 
 def selection(records: Sequence[dict]) -> pd.DataFrame:
@@ -49,6 +53,13 @@ def selection(records: Sequence[dict]) -> pd.DataFrame:
                       "the best": best,
                       "its options": changes(record_of[best], record_of[names[0]])})
     return pd.DataFrame(lines)
+
+
+def at_the_edge(records: Sequence[dict]) -> list[str]:
+    """The arms whose best configuration has the highest rate of the backbone that was drawn."""
+    rates = {r["preset"]: r["config"]["backbone_lr"] for r in records}
+    best = selection(records)
+    return best.loc[best["the best"].map(rates) == max(rates.values()), "arm"].tolist()
 
 
 def last_terms(records: Sequence[dict]) -> pd.Series | None:
@@ -78,27 +89,34 @@ def queries(records: Sequence[dict], protocol: str) -> pd.DataFrame:
     return found[found["protocol"] == protocol]
 
 
-def ours(own: pd.DataFrame, pairs: Sequence[tuple[str, str]] = OURS_AGAINST) -> pd.DataFrame:
+def contrasts(own: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """``tables.steps`` of the second of each pair against the first; a family."""
     found = [tables.steps(own[own["row"].isin(pair)], against=pair[0], protocols=None)
              for pair in pairs]
     return tables.with_verdicts(pd.concat(found, ignore_index=True))
 
 
+def ours(own: pd.DataFrame, fixed: pd.DataFrame) -> pd.DataFrame:
+    """``contrasts`` of ours with the plain arm and with the paper's model.
+
+    They came later, so p is corrected for them and for the ``fixed`` ones together.
+    """
+    later = contrasts(own, OURS_AGAINST)
+    family = tables.with_verdicts(pd.concat([later, fixed], ignore_index=True))
+    return family.head(len(later))
+
+
 def final_table(records: Sequence[dict], own: pd.DataFrame) -> pd.DataFrame:
-    """One line a row of ``own``: what a run took, its mAP and its rank-1, to read."""
-    minutes, found = {}, tables.every_interval(own, ("mAP", "rank1"))
-    for record in records:
-        minutes.setdefault(record["preset"], []).append(record["cost"]["train_seconds"] / 60)
-    config = {record["preset"]: record["config"] for record in records}
-    wide = tables.cells(found, ["row"], "score").rename(columns={"rank1": "rank-1"})
-    wide = wide[wide.index.isin(minutes)]
-    took = {"trainings": [config[row].get("members", 1) for row in wide.index],
-            "epochs": [config[row]["epochs"] for row in wide.index],
-            "pixels": [config[row]["image_size"] for row in wide.index],
-            "minutes a run": [f"{np.mean(minutes[row]):.1f}" for row in wide.index]}
-    return pd.concat([pd.DataFrame(took, index=wide.index), wide], axis=1).reset_index(
-        names="model")
+    """One line a preset: what a run of it takes, its mAP and its rank-1 of ``own``, to read."""
+    runs = pd.DataFrame([{
+        "model": r["preset"], "trainings": r["config"].get("members", 1),
+        "epochs": r["config"]["epochs"], "pixels": str(r["config"]["image_size"]),
+        "minutes a run": r["cost"]["train_seconds"] / 60} for r in records])
+    minutes = runs.groupby([*runs.columns[:-1]], sort=False)["minutes a run"].mean()
+    found = tables.every_interval(own, ("mAP", "rank1"))
+    shown = tables.cells(found, ["row"], "score").rename(columns={"rank1": "rank-1"})
+    return minutes.map("{:.1f}".format).reset_index().merge(shown, left_on="model",
+                                                            right_index=True)
 
 
 def scores(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:

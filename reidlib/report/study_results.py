@@ -97,9 +97,8 @@ class StudyResults:
         """Rows of the study's own candidates, below the baseline; None without any."""
         if not self.candidate_records:
             return None
-        baseline = [record for record in self.records if record["preset"] == "baseline"]
         names = ("baseline", *self.study.candidates)
-        return query_rows([*baseline, *self.candidate_records],
+        return query_rows([*self.baseline_records, *self.candidate_records],
                           [ResultRow(name, name, "none") for name in names])
 
     def _complete(self, name: str, read: Callable[[], list[dict] | None]) -> list[dict] | None:
@@ -133,18 +132,21 @@ class StudyResults:
         # ours came later: it is in no family of contrasts that were fixed before
         self.arm_steps = {sample: steps(own[own["row"] != arms.OURS], against=arms.PLAIN,
                                         protocols=None) for sample, own in self.arms.items()}
-        self.ours = {sample: arms.ours(own) for sample, own in self.arms.items()
-                     if (own["row"] == arms.OURS).any()}
+        self.ours = {sample: arms.ours(own, self.arm_steps[sample])
+                     for sample, own in self.arms.items() if (own["row"] == arms.OURS).any()}
 
     def _read_final(self) -> None:
         """Some arms at this study's image size and on its test people, below its baseline."""
-        self.final, self.final_steps = None, None
+        self.final, self.final_queries, self.final_steps, self.reranked = None, None, None, None
         records = self.supplementary.get("final")
         if records:
-            records = [*(r for r in self.records if r["preset"] == "baseline"), *records]
-            own = arms.queries(records, "standard-all")
+            self.reranked = steps(query_rows(records, arms.RERANKED), protocols=["standard"])
+            records = [*self.baseline_records, *records]
+            shown = [row for row in arms.rows(records) if row.label != arms.FLIPPED]
+            self.final_queries = query_rows(records, shown)
+            own = self.final_queries[self.final_queries["protocol"] == "standard-all"]
             self.final = arms.final_table(records, own)
-            self.final_steps = arms.ours(own, arms.FINAL)
+            self.final_steps = arms.contrasts(own, arms.FINAL)
 
     def _tables(self) -> dict[str, pd.DataFrame]:
         """File name -> the tables of the supplementary studies, and the overview."""
@@ -183,6 +185,10 @@ class StudyResults:
         """Records of the study, its candidates and its supplementary studies."""
         others = [r for found in self.supplementary.values() for r in found]
         return [*self.records, *self.candidate_records, *others]
+
+    @property
+    def baseline_records(self) -> list[dict]:
+        return [record for record in self.records if record["preset"] == "baseline"]
 
     @property
     def on_the_papers_data(self) -> bool:

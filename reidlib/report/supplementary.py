@@ -86,6 +86,7 @@ def selection_table(records: list[dict]) -> pd.DataFrame:
     The score is that of ``standard-all``; in folds of training people, on those held out.
     """
     names = list(dict.fromkeys(r["preset"] for r in records))
+    # a run of another study may have more flips: those that all have
     scored = [dict.fromkeys(score["flip"] for score in r["scores"]) for r in records]
     flips = [flip for flip in scored[0] if all(flip in own for own in scored)]
     by_flip = {flip: tables.query_rows(records, [ResultRow(name, name, flip) for name in names])

@@ -15,7 +15,7 @@ from reidlib.evaluation.statistics import Comparison, compare, corrected, interv
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.records import collect_runs, device_name, read_tables
 from reidlib.experiments.study import Study, load_study, read_study
-from reidlib.report.tables import TITLES, cut
+from reidlib.report.tables import TITLES, cut, last_epochs
 from reidlib.utils.parameters import height_width
 from reidlib.utils.paths import Workspace
 
@@ -23,7 +23,8 @@ FOLDER = Path(__file__).parent
 PUBLISHED_STUDY = "table1-published"
 SELECTION = "table1-selection"
 STUDIES = ("table1-market1501", "table1-cuhk03", PUBLISHED_STUDY)
-OURS = "ours, one training"  # LA-Transformer with our options: no system of the paper's table
+# LA-Transformer with our options: no system of the paper's table. Preset, and row
+OURS_PRESET, OURS = "ours-one-training", "ours, one training"
 PRETRAINING = {"in21k": "ImageNet-21k", "in1k": "ImageNet-1k"}  # part of timm's name -> data
 
 
@@ -57,6 +58,7 @@ class Order(NamedTuple):
     changed: list[tuple[str, str]]   # ahead under ``standard`` and behind under the paper's rule
     proven: list[tuple[str, str]]    # those of them that are ``better`` on both sides
     added: tuple[float, float]       # least and most mAP that the paper's rule adds to a row
+    ours: list[Lead]                 # ``OURS`` against the first of ``leads``; a family of its own
 
 
 def systems() -> pd.DataFrame:
@@ -76,7 +78,7 @@ def row_name(config: TrainConfig) -> str:
     """How the tables call a run."""
     if not config.epochs:
         return "not fine-tuned"
-    if config.preset == "ours-one-training":
+    if config.preset == OURS_PRESET:
         return OURS
     without = config.model == "transreid" and not config.side_information
     return systems().loc[config.model, "system"] + ", without cameras" * without
@@ -165,8 +167,9 @@ def _scores(group: Group, row: str) -> list[dict]:
 def facts(groups: Sequence[Group], found: pd.DataFrame) -> pd.DataFrame:
     """One line a row, in the order of ``scores``: what the model is, and what its training was.
 
-    ``images`` seen in training and ``minutes`` are means over seeds. Missing may be a stride, what
-    is published of epochs and images, and, in older records, parameters.
+    ``images`` seen in training, ``accuracy`` on those of the last epoch, and ``minutes`` are means
+    over seeds. Missing may be a stride, accuracy without training, what is published of epochs and
+    images, and, in older records, parameters.
     """
     lines = []
     for group in groups:
@@ -181,6 +184,7 @@ def facts(groups: Sequence[Group], found: pd.DataFrame) -> pd.DataFrame:
                 "height": height, "width": width, "stride": config.stride,
                 "cameras": config.side_information, "pretraining": pretraining(config),
                 "epochs": config.epochs, "images": int(seen), **known,
+                "accuracy": last_epochs(runs)["accuracy"].mean() if config.epochs else None,
                 "minutes": sum(r["cost"]["train_seconds"] for r in runs) / len(runs) / 60,
                 "device": device_name(runs[0])})
     return pd.DataFrame(lines)
@@ -190,10 +194,11 @@ def published_length(config: TrainConfig, counts: dict[str, int]) -> dict[str, f
     """Published epochs of a run's system, and how many of its training images they show.
 
     ``counts``: identities and images of its training data. NaN where nothing is trained, or the
-    length is not known to us.
+    length is not known to us, and for ``OURS``, which is published nowhere.
     """
     system = systems().loc[config.model]
-    epochs = system["epochs"] if config.epochs else float("nan")
+    known = config.epochs and config.preset != OURS_PRESET
+    epochs = system["epochs"] if known else float("nan")
     an_epoch = (counts["images"] if pd.isna(system["images_an_identity"]) else
                 counts["identities"] * system["images_an_identity"])
     return {"published_epochs": epochs, "published_images": epochs * an_epoch}
@@ -235,8 +240,13 @@ def pretraining(config: TrainConfig) -> str:
 
 
 def order(group: Group, found: pd.DataFrame) -> Order:
-    """What ``scores`` say about the order of a group's rows, with paired tests."""
-    own = found[found["dataset"] == group.title]
+    """What ``scores`` say about the order of a group's rows, with paired tests.
+
+    ``OURS`` was added when the others had been seen: it has no place in their order, nor in the
+    family of their tests.
+    """
+    everyone = found[found["dataset"] == group.title]
+    own = everyone[everyone["row"] != OURS]
     values = own.pivot(index="row", columns="protocol", values="value")
     added = values[PAPER_PROTOCOL] - values["standard"]
     rows = own["row"].unique().tolist()
@@ -248,7 +258,17 @@ def order(group: Group, found: pd.DataFrame) -> Order:
     proven = [(a, b) for a, b in changed if _is_better(tested[a, b, "standard"])
               and _is_better(tested[b, a, PAPER_PROTOCOL])]
     leads = [_lead(values.loc[trained, name], tested) for name in SHOWN if trained]
-    return Order(group.title, leads, len(pairs), changed, proven, (added.min(), added.max()))
+    ours = _ours(group, everyone, leads) if OURS in group.records else []
+    return Order(group.title, leads, len(pairs), changed, proven, (added.min(), added.max()), ours)
+
+
+def _ours(group: Group, found: pd.DataFrame, leads: Sequence[Lead]) -> list[Lead]:
+    """``OURS`` against the first of each of ``leads``, as leads of its own."""
+    values = found[found["row"] == OURS].set_index("protocol")["value"]
+    tested = corrected([compare(cut(group.queries, lead.first, lead.protocol),
+                                cut(group.queries, OURS, lead.protocol)) for lead in leads])
+    return [Lead(lead.protocol, OURS, values[lead.protocol], lead.first, ahead)
+            for lead, ahead in zip(leads, tested, strict=True)]
 
 
 def _comparisons(group: Group, rows: Sequence[str]) -> dict[tuple[str, str, str], Comparison]:

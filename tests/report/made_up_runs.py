@@ -58,7 +58,8 @@ def finish(root, study, preset, levels, n_people=12, parameters=5_500_000, local
               "data": {"name": data or saved.dataset, "checksum": "data", "counts": COUNTS},
               "config": json.loads(json.dumps(vars(config)))}
     epochs = np.arange(config.epochs)
-    history = pd.DataFrame({"epoch": epochs, "images": 1000 + epochs})
+    history = pd.DataFrame({"epoch": epochs, "images": 1000 + epochs,
+                            "accuracy": epochs / 10})
     folder = workspace.artifacts / config.run_id
     write_run(folder, record, {"history": history, "cmc": pd.DataFrame({"rank": [1]}),
                                "per_query": table})

@@ -8,7 +8,7 @@ import pytest
 from reidlib.experiments.presets import COMPARED, PRESETS, RESULT_ROWS
 from reidlib.experiments.records import read_tables
 from reidlib.experiments.study import load_study
-from reidlib.report import arms, supplementary
+from reidlib.report import arms, supplementary, table1
 from reidlib.utils.paths import Workspace
 
 PKU = Workspace("pku-reid")
@@ -78,3 +78,11 @@ def test_quick_is_the_least_work_that_is_not_below_the_baseline():
     short = {"members": 1, "epochs": quick.epochs, "image_size": quick.image_size}
     assert replace(final.config(arms.OURS, 0), preset=arms.QUICK, **short) == quick
     assert work[chosen] < work["plain"]
+
+
+def test_our_row_of_table_1_has_the_options_of_ours():
+    ours = load_study("pku-reid-final").config(arms.OURS, 0)
+    study = load_study("table1-market1501")
+    row, same = (study.config(name, 0) for name in (table1.OURS_PRESET, "la-transformer-short"))
+    assert replace(ours, preset=table1.OURS_PRESET, members=1, epochs=same.epochs) == row
+    assert (row.image_size, row.backbone) == (same.image_size, same.backbone)

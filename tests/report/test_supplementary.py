@@ -15,7 +15,7 @@ from reidlib.experiments.presets import COMPARED
 from reidlib.experiments.records import read_run, read_tables
 from reidlib.experiments.runner import Experiment
 from reidlib.experiments.study import load_study, read_study, write_study
-from reidlib.report import page, statements, supplementary, tables, verify
+from reidlib.report import arms, page, statements, supplementary, tables, verify
 from reidlib.report.study_results import KNOWN_PRESETS, StudyResults
 from reidlib.utils import paths
 from reidlib.utils.paths import Workspace
@@ -63,7 +63,9 @@ def ws(study, tmp_path_factory):
                       "y_pooling": True, "lr": 1e-3}}},
               "final": {"presets": (), "candidates": {
                   "softmax": {}, "all-ideas": {"y_pooling": True}, "ours": {"lr": 1e-3},
-                  "quick": {"lr": 2e-3}}}}
+                  "quick": {"lr": 2e-3, "epochs": 2}}},
+              "cheaper": {"presets": (), "folds": 2, "fold": 0, "people": "train", "flips": (
+                  "none", "both"), "candidates": {"plain": {}, "longer": {"epochs": 2}}}}
     for name, changes in others.items():
         batch.run_all(replace(study, name=f"smoke-{name}", **changes), root, "cpu")
     people = lab.dataset.manifest.query("split == 'train'").reset_index(drop=True)
@@ -206,32 +208,68 @@ def test_the_best_of_each_arm_is_compared_with_softmax(found):
     assert "arms-market1501" not in found.left_out and len(found.arms) == 1
 
 
-def test_ours_at_final_stands_below_the_studys_baseline(found):
+def test_the_last_comparison_is_that_of_its_runs_and_the_studys_baseline(found):
     own = found.supplementary["final"]
     tested = read_tables([*own, *found.records], "per_query")
     means = tested[(tested["protocol"] == "standard-all") & ~tested["reranked"]].groupby(
-        ["preset", "flip"])["AP"].mean()
+        ["preset", "flip"])[["AP", "rank1"]].mean()
     table = found.final.set_index("model")
     used = {"softmax": "none", "all-ideas": "query", "ours": "both", "quick": "none",
             "baseline": "none"}
     assert set(table.index) == set(used)
     for row, flip in used.items():
-        assert table.loc[row, "mAP"].startswith(percent(means[row, flip]) + " [")
-    took = next(r["cost"]["train_seconds"] for r in own if r["preset"] == "ours")
-    assert table.loc["ours", "minutes a run"] == f"{took / 60:.1f}"
-    steps = found.final_steps.set_index(["row", "above"])["difference"]
+        assert table.loc[row, "mAP"].startswith(percent(means.loc[(row, flip), "AP"]) + " [")
+        assert table.loc[row, "rank-1"].startswith(percent(means.loc[(row, flip), "rank1"]) + " [")
+    steps, mAP = found.final_steps.set_index(["row", "above"])["difference"], means["AP"]
     assert steps.to_dict() == pytest.approx({
-        ("ours", "softmax"): means["ours", "both"] - means["softmax", "none"],
-        ("ours", "all-ideas"): means["ours", "both"] - means["all-ideas", "query"],
-        ("quick", "baseline"): means["quick", "none"] - means["baseline", "none"]})
-    text = pages(found)
-    assert "how-cheap" not in text["Ours on the test people"] and "How cheap can it be?" not in text
+        ("ours", "softmax"): mAP["ours", "both"] - mAP["softmax", "none"],
+        ("ours", "all-ideas"): mAP["ours", "both"] - mAP["all-ideas", "query"],
+        ("quick", "baseline"): mAP["quick", "none"] - mAP["baseline", "none"]})
+    assert "(#how-cheap-can-it-be)" in pages(found)["Ours on the test people"]
+
+
+def test_the_last_comparison_says_what_a_run_takes(found):
+    records = [{**r, "cost": {"train_seconds": 60 * seed}, "config": {
+        **r["config"], "members": 3, "image_size": [64, 32]}} if r["preset"] == "ours" else r
+        for seed in (2, 5) for r in found.supplementary["final"]]
+    own = arms.queries(found.supplementary["final"], "standard-all")
+    table = arms.final_table(records, own).set_index("model")
+    took = ["trainings", "epochs", "pixels", "minutes a run"]
+    assert table.loc["ours", took].tolist() == [3, 1, "[64, 32]", "3.5"]
+    assert table.loc["quick", took[:2]].tolist() == [1, 2]
+
+
+def test_flips_that_not_all_runs_have_are_no_column(found):
+    records = found.supplementary["cheaper"]
+    more = {**records[0], "scores": [*records[0]["scores"], {"flip": "query"}]}
+    table = supplementary.selection_table([more, *records[1:]])
+    assert [name for name in table if "flip" in name] == ["mAP, flip none", "mAP, flip both"]
+    pd.testing.assert_frame_equal(table, found.tables["cheaper"])
+
+
+def test_what_reranking_gains_from_what_standard_drops(found):
+    tested = read_tables(found.supplementary["final"], "per_query")
+    own = tested[(tested["protocol"] == "standard") & (tested["flip"] == "query")
+                 & (tested["preset"] == "all-ideas")].groupby(["reranked", "alone"])["AP"].mean()
+    assert found.reranked["row"].tolist() == ["+ re-ranking, each query alone", "+ re-ranking"]
+    assert found.reranked["difference"].tolist() == pytest.approx(
+        [own[True, True] - own[False, False], own[True, False] - own[True, True]])
+
+
+def test_arms_whose_best_rate_is_the_highest_that_was_drawn(found):
+    records = found.supplementary["arms"]
+    best = set(arms.selection(records)["the best"])
+    chosen = next(r for r in records if r["preset"] in best)
+    higher = [{**r, "config": {**r["config"], "backbone_lr": 1.0}} if r is chosen else r
+              for r in records]
+    assert arms.at_the_edge(higher) == [chosen["preset"].rpartition("-")[0]]
+    assert arms.at_the_edge(records) == ["softmax", "y-pooling"]  # all have the same
 
 
 def test_claims_are_those_of_the_arms_where_there_are_any(found, monkeypatch):
     sample, = found.arms
     claims = statements.claims(found.folds, found.folds_alone, found.same_rate, found.arm_steps)
-    assert claims["row"].tolist() == ["y-pooling", "all-ideas", "flipped query"]
+    assert claims["row"].tolist() == ["all-ideas", "y-pooling", "flipped query"]
     assert set(claims["sample"]) == {sample}
     front, contrasts = pages(found)["In two minutes"], found.arm_steps[sample].set_index("row")
     change = percent(contrasts.loc["y-pooling", "difference"], signed=True)
@@ -323,7 +361,7 @@ def test_what_is_incomplete_is_left_out_and_the_page_says_so(ws, tmp_path):
     shutil.rmtree(tmp_path / "reports/smoke-blockwise")
     found = StudyResults(part)
     assert found.folds is None and found.distractors is None and list(found.supplementary) == [
-        "selection", "finalists", "arms", "arms-folds", "final"]
+        "selection", "finalists", "arms", "arms-folds", "cheaper", "final"]
     text = pages(found)
     assert "Both schedules" not in text and "blockwise" not in text["Limits"]
     assert ("Not shown: folds, because run best-s0 is needed and it is not there: run reidlib "
