@@ -60,6 +60,28 @@ def test_two_equal_systems_differ_in_5_percent_of_the_trials_at_most(n_people, m
     assert np.mean(alone) > 0.3 or n_people < 100
 
 
+@pytest.mark.parametrize("n_people, spread, points, least, most", [
+    (12, 0.15, 5, 0.93, 1), (74, 0.0, 1.2, 0.93, 1), (74, 0.08, 1.6, 0.93, 1),
+    (750, 0.0, 0.4, 0.93, 1), (750, 0.02, 0.5, 0.93, 1),
+    (750, 0.08, 1.2, 0.8, 0.92)])  # seeds differ more than people: two are too few
+def test_two_seeds_suffice_while_they_differ_less_than_people(n_people, spread, points, least, most,
+                                                             monkeypatch):
+    """``points`` of mAP: the standard deviation over two seeds is below that, on average."""
+    monkeypatch.setattr(statistics, "DRAWS", 19)  # p is not asked for
+    rng, inside, by_seed = np.random.default_rng(11), [], []
+    for _ in range(1000):
+        seeds = spread * rng.normal(size=(2, 2))
+        before, counts, shared = drawn_scores(rng, n_people, 2, 2.5, seeds=seeds[0])
+        after, _, _ = drawn_scores(rng, n_people, 2, 2.5, shared, seeds[1])
+        gain = after - before
+        means = gain.sum(axis=0) / counts.sum()
+        _, low, high, _ = difference_ends(gain.mean(axis=1), counts, means)
+        inside.append(low <= 0 <= high)
+        by_seed.append(np.std(means, ddof=1))
+    assert least <= np.mean(inside) <= most
+    assert points / 2 < 100 * np.mean(by_seed) < points
+
+
 def test_with_one_seed_the_interval_is_that_of_these_models(monkeypatch):
     """It holds the difference of the two trainings, from 5,000 people, not that of all trainings.
     """
