@@ -54,8 +54,8 @@ def render_all(groups: Sequence[Group], found: pd.DataFrame, rates: pd.DataFrame
 
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:
-    """What the figure shows of ``scores``."""
-    return found[["dataset", "row", "protocol", "value", "low", "high"]]
+    """What the figure shows of ``scores``: the systems, which have places."""
+    return found.loc[found["row"] != table1.OURS, ["dataset", "row", "protocol", "value", "low", "high"]]
 
 
 def scores_table(found: pd.DataFrame) -> pd.DataFrame:
