@@ -55,7 +55,8 @@ def render_all(groups: Sequence[Group], found: pd.DataFrame, rates: pd.DataFrame
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:
     """What the figure shows of ``scores``: the systems, which have places."""
-    return found.loc[found["row"] != table1.OURS, ["dataset", "row", "protocol", "value", "low", "high"]]
+    names = ["dataset", "row", "protocol", "value", "low", "high"]
+    return found.loc[found["row"] != table1.OURS, names]
 
 
 def scores_table(found: pd.DataFrame) -> pd.DataFrame:
