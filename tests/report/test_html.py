@@ -77,7 +77,7 @@ def test_the_page_of_table_1_opens_whole(tmp_path):
         finish(tmp_path, study.name, preset, (0.2 + number / 10, 0.9))
     found = opened(table1_page.write_page(tmp_path).with_suffix(".html"), tmp_path)
     assert found["failed"] == found["missing"] == found["outside"] == found["nowhere"] == []
-    assert found["images"] == found["described"] == 1 and found["tables"] == [8, 8, 13]
+    assert found["images"] == found["described"] == 1 and found["tables"] == [9, 9, 13]
     assert found["cut"] == 0 and found["wide"] <= 0
 
 
