@@ -11,7 +11,7 @@ from reidlib.evaluation.protocols import PAPER_PROTOCOL
 from reidlib.evaluation.statistics import Comparison, Interval, interval, verdict
 from reidlib.experiments.presets import IMPROVED, SINGLE_IDEAS
 from reidlib.report import tables
-from reidlib.report.arms import ALL_IDEAS, FLIPPED, PLAIN
+from reidlib.report.arms import ALL_IDEAS, FLIPPED, OURS_AGAINST
 from reidlib.report.tables import change, cut, paper_scores
 
 PAPER_MODEL = "+ flipped query"  # the row that has all ideas of the paper
@@ -95,7 +95,7 @@ def where_ours_is_better(ours: dict[str, pd.DataFrame]) -> dict[tuple[str, ...],
     ``ours``: sample (data set, and how many people) -> ``arms.ours``.
     """
     found: dict[tuple[str, ...], list[str]] = {}
-    for arm in (PLAIN, ALL_IDEAS):
+    for arm, _ in OURS_AGAINST:
         where = tuple(sample.split(",")[0] for sample, steps in ours.items()
                       if steps.set_index("above")["verdict"].get(arm) == "better")
         if where:

@@ -251,35 +251,40 @@ def order(group: Group, found: pd.DataFrame) -> Order:
     added = values[PAPER_PROTOCOL] - values["standard"]
     rows = own["row"].unique().tolist()
     trained = [row for row in rows if group.records[row][0]["config"]["epochs"]]
-    tested = _comparisons(group, rows)
     pairs = [*combinations(rows, 2)]  # the first is ahead under ``standard``
+    keys = [(a, b, protocol) for a, b in pairs for protocol in SHOWN]
+    fixed = _comparisons(group, keys)
+    tested = _both_ways(dict(zip(keys, corrected(fixed), strict=True)))
     changed = [(a, b) for a, b in pairs
                if values.loc[a, PAPER_PROTOCOL] < values.loc[b, PAPER_PROTOCOL]]
     proven = [(a, b) for a, b in changed if _is_better(tested[a, b, "standard"])
               and _is_better(tested[b, a, PAPER_PROTOCOL])]
     leads = [_lead(values.loc[trained, name], tested) for name in SHOWN if trained]
-    ours = _ours(group, everyone, leads) if OURS in group.records else []
+    ours = _ours(group, everyone, leads, fixed) if OURS in group.records else []
     return Order(group.title, leads, len(pairs), changed, proven, (added.min(), added.max()), ours)
 
 
-def _ours(group: Group, found: pd.DataFrame, leads: Sequence[Lead]) -> list[Lead]:
-    """``OURS`` against the first of each of ``leads``, as leads of its own."""
+def _ours(group: Group, found: pd.DataFrame, leads: Sequence[Lead], fixed: Sequence[Comparison]
+          ) -> list[Lead]:
+    """``OURS`` against the first of each of ``leads``; p pays for the ``fixed`` ones, too."""
     values = found[found["row"] == OURS].set_index("protocol")["value"]
-    tested = corrected([compare(cut(group.queries, lead.first, lead.protocol),
-                                cut(group.queries, OURS, lead.protocol)) for lead in leads])
+    later = _comparisons(group, [(OURS, lead.first, lead.protocol) for lead in leads])
     return [Lead(lead.protocol, OURS, values[lead.protocol], lead.first, ahead)
-            for lead, ahead in zip(leads, tested, strict=True)]
+            for lead, ahead in zip(leads, corrected([*later, *fixed]), strict=False)]
 
 
-def _comparisons(group: Group, rows: Sequence[str]) -> dict[tuple[str, str, str], Comparison]:
-    """(row, other, protocol) -> how far the row is ahead; p-values are corrected over all pairs."""
-    keys = [(a, b, protocol) for a, b in combinations(rows, 2) for protocol in SHOWN]
-    found = corrected([compare(cut(group.queries, b, protocol), cut(group.queries, a, protocol))
-                       for a, b, protocol in keys])
-    one_way = dict(zip(keys, found, strict=True))
-    return one_way | {(b, a, protocol): c._replace(difference=-c.difference, low=-c.high,
-                                                   high=-c.low)
-                      for (a, b, protocol), c in one_way.items()}
+def _comparisons(group: Group, keys: Sequence[tuple[str, str, str]]) -> list[Comparison]:
+    """How far the first row of each (row, other, protocol) is ahead."""
+    return [compare(cut(group.queries, b, protocol), cut(group.queries, a, protocol))
+            for a, b, protocol in keys]
+
+
+def _both_ways(found: dict[tuple[str, str, str], Comparison]
+               ) -> dict[tuple[str, str, str], Comparison]:
+    """The same, and how far the other row is ahead."""
+    return found | {(b, a, protocol): c._replace(difference=-c.difference, low=-c.high,
+                                                 high=-c.low)
+                    for (a, b, protocol), c in found.items()}
 
 
 def _lead(values: pd.Series, tested: dict[tuple[str, str, str], Comparison]) -> Lead:

@@ -63,7 +63,7 @@ def test_two_equal_systems_differ_in_5_percent_of_the_trials_at_most(n_people, m
 @pytest.mark.parametrize("n_people, spread, points, least, most", [
     (12, 0.15, 5, 0.93, 1), (74, 0.0, 1.2, 0.93, 1), (74, 0.08, 1.6, 0.93, 1),
     (750, 0.0, 0.4, 0.93, 1), (750, 0.02, 0.5, 0.93, 1),
-    (750, 0.08, 1.2, 0.8, 0.92)])  # seeds differ more than people: two are too few
+    (750, 0.08, 1.2, 0.86, 0.9)])  # seeds differ more than people: two are too few
 def test_two_seeds_suffice_while_they_differ_less_than_people(n_people, spread, points, least, most,
                                                              monkeypatch):
     """``points`` of mAP: the standard deviation over two seeds is below that, on average."""

@@ -102,9 +102,10 @@ def test_ideas_that_do_not_the_same_everywhere_are_named_with_the_place(market, 
 
 
 def answers(claims, paper=True, dataset="pku-reid", numbers=None, is_easy=False,
-            own_schedule=None, ours=None):
+            own_schedule=None, ours=None, last=None):
     """The first page's answers, where the ideas had training options of their own."""
-    results = SimpleNamespace(arm_steps={"a": None}, on_the_papers_data=paper, ours=ours or {})
+    results = SimpleNamespace(arm_steps={"a": None}, on_the_papers_data=paper, ours=ours or {},
+                              final_steps=last)
     study = SimpleNamespace(is_own_data=dataset.endswith(".csv"), dataset=dataset)
     return render(page.TEMPLATES / "answers.md.j2", page.FILTERS, claims=claims, results=results,
                   study=study, numbers=numbers, own_schedule=own_schedule, is_easy=is_easy,
@@ -177,6 +178,11 @@ def test_ours_is_said_to_be_better_only_where_it_is(verdicts, said):
             for name, own in zip("AB", verdicts, strict=True)}
     text = answers(TWO_SAMPLES, ours=ours)
     assert (OURS.format(said) in text) if said else ("`ours`" not in text)
+    same = " On the paper's test people, with larger pictures, these models cannot be told apart."
+    for verdict in ("undecided", "better"):
+        last = pd.DataFrame({"row": ["ours", "quick"], "verdict": [verdict, "better"]})
+        text = answers(TWO_SAMPLES, ours=ours, last=last)
+        assert (same in text) == bool(said and verdict == "undecided")
 
 
 @pytest.mark.parametrize("dataset, first", [

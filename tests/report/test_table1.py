@@ -263,7 +263,7 @@ def test_ours_has_a_row_but_no_place_among_the_systems(root, page, tmp_path):
     finish(tmp_path, MARKET, table1.OURS_PRESET, (0.9, 0.95), seed=7)
     text = table1_page.write_page(tmp_path).read_text()
     verdict = re.compile(r"^- \*\*Market-1501\.\*\* .*$", re.M)
-    alone = ".** Here are the paper's systems alone. "
+    alone = ".** `ours, one training` is left out here. "
     assert verdict.search(text)[0] == verdict.search(page)[0].replace(".** ", alone, 1)
     row = cells(text, table1.OURS)
     assert (row["epochs"], row["images seen"]) == ("8", f"{8 * 1000 + 28:,}")
