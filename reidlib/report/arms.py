@@ -55,10 +55,12 @@ def selection(records: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def at_the_edge(records: Sequence[dict]) -> list[str]:
-    """The arms whose best configuration has the highest rate of the backbone that was drawn."""
+def at_the_edge(best: pd.DataFrame, records: Sequence[dict]) -> list[str]:
+    """The arms whose best configuration has the highest rate of the backbone that was drawn.
+
+    ``best``: ``selection`` of these records.
+    """
     rates = {r["preset"]: r["config"]["backbone_lr"] for r in records}
-    best = selection(records)
     return best.loc[best["the best"].map(rates) == max(rates.values()), "arm"].tolist()
 
 

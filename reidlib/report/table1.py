@@ -58,7 +58,7 @@ class Order(NamedTuple):
     changed: list[tuple[str, str]]   # ahead under ``standard`` and behind under the paper's rule
     proven: list[tuple[str, str]]    # those of them that are ``better`` on both sides
     added: tuple[float, float]       # least and most mAP that the paper's rule adds to a row
-    ours: list[Lead]                 # ``OURS`` against the first of ``leads``; a family of its own
+    ours: list[Lead]                 # ``OURS`` against the first of each of ``leads``
 
 
 def systems() -> pd.DataFrame:
