@@ -87,11 +87,13 @@ def test_a_stopped_report_says_that_it_goes_on(tmp_path, monkeypatch, capsys):
 
 STOPPABLE = """
 import gc
+import signal
 import sys
 from pathlib import Path
 from reidlib import cli
 from reidlib.report import notebooks
 notebooks.NOTEBOOKS = [Path(sys.argv[1])]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` starts with it ignored
 code = cli.main(["report", "--study", "smoke", "--workspace", sys.argv[2], "--device", "cpu"])
 gc.collect()  # when asyncio reports what nobody waited for
 sys.exit(code)
