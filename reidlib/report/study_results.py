@@ -20,6 +20,7 @@ from reidlib.experiments.study import Study, read_study
 from reidlib.report import arms, supplementary
 from reidlib.report.tables import (
     PROTOCOLS_COMPARED,
+    compared_steps,
     cut,
     has_paper_scores,
     headline,
@@ -109,11 +110,12 @@ class StudyResults:
             return None
 
     def _read_folds(self) -> None:
-        self.folds, self.folds_alone, self.same_rate = None, None, None
+        self.folds, self.folds_steps, self.folds_alone, self.same_rate = (None,) * 4
         records = self.supplementary.get("folds")
         if not records:
             return
         self.folds = query_rows(records, COMPARED)
+        self.folds_steps = compared_steps(self.folds)
         self.folds_alone = steps(query_rows(records, SINGLE_IDEAS), against="baseline")
         if {row.preset for row in SAME_RATE} <= {r["preset"] for r in records}:
             # baseline and the paper's model, then that and `best`

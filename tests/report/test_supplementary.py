@@ -139,7 +139,7 @@ def test_both_schedules_are_in_one_table(found, monkeypatch):
 @pytest.mark.parametrize("other", [None, {"release_every": 3}, {"release": "paper"}, {"lr": 0.1}])
 def test_the_public_codes_schedule_has_a_line_where_runs_followed_it(found, monkeypatch, other):
     monkeypatch.setattr(StudyResults, "on_the_papers_data", True)
-    assert "schedule of" not in pages(found)["In two minutes"]  # the smoke study's is shorter
+    assert "paper's schedule" not in pages(found)["In two minutes"]  # the smoke study's is shorter
     for record in found.supplementary["blockwise"]:
         for key in page.SCHEDULE:
             monkeypatch.setitem(record["config"], key, getattr(TrainConfig(), key))
@@ -149,9 +149,9 @@ def test_the_public_codes_schedule_has_a_line_where_runs_followed_it(found, monk
     score = next(s for s in record["scores"] if s["protocol"] == "lat-top10"
                  and s["flip"] == "query" and not s["reranked"])
     front = pages(found)["In two minutes"]
-    line = re.search(r"^\| the same, with the schedule of LA-Transformer's public code .*\| 97.5 "
+    line = re.search(r"^\| the same, with the paper's schedule .*\| 97.5 "
                      rf"\| {percent(score['mAP'])} .*\| lower \|", front, re.M)
-    assert bool(line) == ("Also with the schedule of LA-Transformer's public code, no" in front)
+    assert bool(line) == ("no with our training, and no with the paper's schedule" in front)
     assert bool(line) == (other is None)
 
 
@@ -276,6 +276,8 @@ def test_claims_are_those_of_the_arms_where_there_are_any(found, monkeypatch):
     front, contrasts = pages(found)["In two minutes"], found.arm_steps[sample].set_index("row")
     change = percent(contrasts.loc["y-pooling", "difference"], signed=True)
     assert f"| y-pooling | {change} [" in front and sample in front
+    pd.testing.assert_frame_equal(found.folds_steps, tables.compared_steps(found.folds))
+    assert "With the baseline's training options, and its learning rate," in front
     monkeypatch.setattr(StudyResults, "on_the_papers_data", True)  # then its gains stand beside
     assert f"| y-pooling | +3.9 | {change} [" in pages(found)["In two minutes"]
 
