@@ -41,7 +41,7 @@ class TrainConfig:
     y_pooling: Switch = False              # Eq. 2
     local_weight: NotNegative = 8.0        # lambda of Eq. 1
     feature: Literal["mixed", "local", "neck"] = "mixed"  # retrieval: Eq. 1, public code, or neck
-    dropout: Annotated[NotNegative, Field(lt=1)] = 0.5  # in the classifiers of the parts
+    dropout: Annotated[NotNegative, Field(lt=1)] = 0.5  # in classifiers; 0 suits am_margin
     side_information: Switch = False       # TransReID: cameras are an input
     # loss; None switches a part off
     am_margin: Number | None = None        # AM-Softmax instead of cross-entropy

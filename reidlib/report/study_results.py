@@ -118,8 +118,8 @@ class StudyResults:
         self.folds_steps = compared_steps(self.folds)
         self.folds_alone = steps(query_rows(records, SINGLE_IDEAS), against="baseline")
         if {row.preset for row in SAME_RATE} <= {r["preset"] for r in records}:
-            # baseline and the paper's model, then that and `best`
-            self.same_rate = steps(query_rows(records, (*SAME_RATE, COMPARED[-1])))
+            self.same_rate = compared_steps(query_rows(records, (*SAME_RATE, COMPARED[-1])),
+                                            *(row.label for row in SAME_RATE))
 
     def _read_arms(self) -> None:
         """Sample, in words -> records and per-query scores of the arms, and their contrasts."""

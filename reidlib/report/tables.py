@@ -112,13 +112,14 @@ def with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(p_holm=p_holm, verdict=[*words])
 
 
-def compared_steps(models: pd.DataFrame) -> pd.DataFrame:
+def compared_steps(models: pd.DataFrame, baseline: str = "baseline",
+                   improved: str = "improved") -> pd.DataFrame:
     """``steps`` of every compared model against the baseline, and of `best` against the paper's.
 
-    ``models``: ``query_rows`` of ``presets.COMPARED``.
+    ``models``: ``query_rows`` of ``presets.COMPARED``, or of others with these names.
     """
-    best = models[models["row"].isin(["improved", "best"])]
-    parts = [steps(models, against="baseline"), steps(best, against="improved")]
+    best = models[models["row"].isin([improved, "best"])]
+    parts = [steps(models, against=baseline), steps(best, against=improved)]
     return with_verdicts(pd.concat(parts, ignore_index=True))
 
 

@@ -82,8 +82,8 @@ def test_points_have_their_verdict():
 
 @pytest.mark.parametrize("market, said", [
     ({"y-pooling": "worse", "all-ideas": "worse"},
-     "With training options chosen for each, shown to help: none; shown to harm: y-pooling and "
-     "AM-Softmax + triplet (on PKU-Reid); all ideas together: they harm."),
+     "With training options chosen for each trained idea, shown to help: none; shown to harm: "
+     "y-pooling and AM-Softmax + triplet (on PKU-Reid); all ideas together: they harm."),
     ({"y-pooling": "better", "all-ideas": "undecided", "am-softmax-triplet": "worse"},
      "shown to help: y-pooling (on Market-1501); shown to harm: y-pooling (on PKU-Reid) and "
      "AM-Softmax + triplet; all ideas together: they harm on PKU-Reid and undecided on "
@@ -100,10 +100,11 @@ def test_ideas_that_do_not_the_same_everywhere_are_named_with_the_place(market, 
 
 def answers(claims, template="answers", paper=True, dataset="pku-reid", numbers=None,
             is_easy=False, own_schedule=None, ours=None, last=None, unconverged=(), arms=True,
-            folds=None):
+            folds=None, same_rate=None):
     """The first page's answers, where the ideas had training options of their own."""
     results = SimpleNamespace(arm_steps={"a": None} if arms else {}, on_the_papers_data=paper,
-                              ours=ours or {}, final_steps=last, folds_steps=folds)
+                              ours=ours or {}, final_steps=last, folds_steps=folds,
+                              same_rate=same_rate)
     study = SimpleNamespace(is_own_data=dataset.endswith(".csv"), dataset=dataset)
     return render(page.TEMPLATES / f"{template}.md.j2", page.FILTERS, claims=claims,
                   results=results, study=study, numbers=numbers, own_schedule=own_schedule,
@@ -133,8 +134,8 @@ TOO = " (the baseline reaches it, too)"
 def test_each_answer_is_one_sentence(found, said):
     first, second, third = answers(ONE_IDEA, numbers=found).splitlines()
     assert first == f"- **Does the paper's score come out again?** By its own rules, {said}"
-    assert second == ("- **Do the paper's ideas help?** With training options chosen for each, "
-                      "shown to help: none; shown to harm: none.")
+    assert second == ("- **Do the paper's ideas help?** With training options chosen for each "
+                      "trained idea, shown to help: none; shown to harm: none.")
     assert third == ("- **What to believe?** Scores under `standard` or `standard-all`, and "
                      "differences that a corrected test decides.")
 
@@ -149,8 +150,8 @@ def test_each_answer_is_one_sentence(found, said):
     (numbers(0.94), numbers(0.94), "no with our training, and no")])
 def test_the_first_answer_says_whether_the_papers_schedule_reaches_it(found, then, said):
     text = answers(ONE_IDEA, numbers=found, own_schedule=then)
-    assert text.splitlines()[0].endswith(f"By its own rules, {said} with the paper's schedule, as "
-                                         "LA-Transformer's public code has it.")
+    assert text.splitlines()[0].endswith(f"By its own rules, {said} with the paper's blockwise "
+                                         "schedule, as LA-Transformer's public code runs it.")
 
 
 @pytest.mark.parametrize("row, said", [
@@ -183,10 +184,14 @@ def test_one_training_of_each_is_said(claims, start):
 def test_what_the_papers_model_does_without_a_search_is_noted(verdict, said):
     steps = pd.DataFrame({"row": ["improved", "best", "best"], "verdict": [verdict, "a", "b"],
                           "above": ["baseline", "baseline", "improved"]})
-    said = ("With the baseline's training options, and its learning rate, the paper's model is "
-            f"{said} in [cross-validation](#cross-validation-over-all-identities).")
-    assert notes(ONE_IDEA, folds=steps).strip() == said
-    assert said not in notes(ONE_IDEA, folds=steps, arms=False)  # it stands in the table
+    said = ("With the baseline's training options the paper's model is "
+            f"{said} in [cross-validation](#cross-validation-over-all-identities)")
+    assert notes(ONE_IDEA, folds=steps).strip() == f"{said}."
+    rate = pd.DataFrame({"row": ["improved, rate of best", "best"], "verdict": ["undecided", "a"]})
+    assert notes(ONE_IDEA, folds=steps, same_rate=rate).strip() == (
+        f"{said}, at the learning rate of `best` for both undecided.")
+    assert not notes(ONE_IDEA, folds=steps[1:]).strip()
+    assert not notes(ONE_IDEA, folds=steps, arms=False).strip()  # it stands in the table
 
 
 def test_trainings_that_have_not_converged_are_noted_where_no_other_options_were_searched():

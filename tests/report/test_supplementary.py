@@ -107,7 +107,7 @@ def test_each_idea_alone_over_all_folds(found):
         means["baseline", "query"] - means["baseline", "none"]])
 
 def test_the_papers_model_at_the_rate_of_best(found):
-    step, against_best = found.same_rate.itertuples()
+    step, of_best, against_best = found.same_rate.itertuples()
     runs_at = {r["preset"]: r["config"] for r in found.supplementary["folds"]}
     differing = {key for key, value in runs_at["improved-1e-4"].items()
                  if value != runs_at["improved"][key]}
@@ -116,6 +116,8 @@ def test_the_papers_model_at_the_rate_of_best(found):
     means = tested.groupby(["preset", "flip"])["AP"].mean()
     assert step.difference == pytest.approx(means["improved-1e-4", "query"]
                                             - means["baseline-1e-4", "none"])
+    assert of_best.difference == pytest.approx(means["best", "both"]
+                                               - means["baseline-1e-4", "none"])
     assert against_best.difference == pytest.approx(means["best", "both"]
                                                     - means["improved-1e-4", "query"])
     assert "| improved, rate of best |" in pages(found)["Cross-validation over all identities"]
@@ -139,7 +141,8 @@ def test_both_schedules_are_in_one_table(found, monkeypatch):
 @pytest.mark.parametrize("other", [None, {"release_every": 3}, {"release": "paper"}, {"lr": 0.1}])
 def test_the_public_codes_schedule_has_a_line_where_runs_followed_it(found, monkeypatch, other):
     monkeypatch.setattr(StudyResults, "on_the_papers_data", True)
-    assert "paper's schedule" not in pages(found)["In two minutes"]  # the smoke study's is shorter
+    said = "the blockwise schedule of LA-Transformer's public code"
+    assert said not in pages(found)["In two minutes"]  # the smoke study's is shorter
     for record in found.supplementary["blockwise"]:
         for key in page.SCHEDULE:
             monkeypatch.setitem(record["config"], key, getattr(TrainConfig(), key))
@@ -149,9 +152,10 @@ def test_the_public_codes_schedule_has_a_line_where_runs_followed_it(found, monk
     score = next(s for s in record["scores"] if s["protocol"] == "lat-top10"
                  and s["flip"] == "query" and not s["reranked"])
     front = pages(found)["In two minutes"]
-    line = re.search(r"^\| the same, with the paper's schedule .*\| 97.5 "
-                     rf"\| {percent(score['mAP'])} .*\| lower \|", front, re.M)
-    assert bool(line) == ("no with our training, and no with the paper's schedule" in front)
+    line = re.search(rf"^\| the same, with {said} .*\| 97.5 \| {percent(score['mAP'])} .*"
+                     r"\| lower \|", front, re.M)
+    first = "no with our training, and no with the paper's blockwise schedule, as LA-Transformer's"
+    assert bool(line) == (first in front)
     assert bool(line) == (other is None)
 
 
@@ -277,7 +281,11 @@ def test_claims_are_those_of_the_arms_where_there_are_any(found, monkeypatch):
     change = percent(contrasts.loc["y-pooling", "difference"], signed=True)
     assert f"| y-pooling | {change} [" in front and sample in front
     pd.testing.assert_frame_equal(found.folds_steps, tables.compared_steps(found.folds))
-    assert "With the baseline's training options, and its learning rate," in front
+    step = found.folds_steps.set_index(["row", "above"]).loc[("improved", "baseline")]
+    verdict = {"worse": "worse than the baseline"}.get(step["verdict"], step["verdict"])
+    assert f"With the baseline's training options the paper's model is {verdict} in [" in front
+    home = tables.TITLES.get(found.study.dataset, found.study.dataset)
+    assert f"chosen on training people of {home}; they are among its people here." in front
     monkeypatch.setattr(StudyResults, "on_the_papers_data", True)  # then its gains stand beside
     assert f"| y-pooling | +3.9 | {change} [" in pages(found)["In two minutes"]
 
