@@ -184,7 +184,7 @@ def test_one_training_of_each_is_said(claims, start):
 def test_what_the_papers_model_does_without_a_search_is_noted(verdict, said):
     steps = pd.DataFrame({"row": ["improved", "best", "best"], "verdict": [verdict, "a", "b"],
                           "above": ["baseline", "baseline", "improved"]})
-    said = ("With the baseline's training options the paper's model is "
+    said = ("With the baseline's training options the paper's model (`improved`) is "
             f"{said} in [cross-validation](#cross-validation-over-all-identities)")
     assert notes(ONE_IDEA, folds=steps).strip() == f"{said}."
     rate = pd.DataFrame({"row": ["improved, rate of best", "best"], "verdict": ["undecided", "a"]})

@@ -141,7 +141,7 @@ def test_both_schedules_are_in_one_table(found, monkeypatch):
 @pytest.mark.parametrize("other", [None, {"release_every": 3}, {"release": "paper"}, {"lr": 0.1}])
 def test_the_public_codes_schedule_has_a_line_where_runs_followed_it(found, monkeypatch, other):
     monkeypatch.setattr(StudyResults, "on_the_papers_data", True)
-    said = "the blockwise schedule of LA-Transformer's public code"
+    said = "the public code's schedule"
     assert said not in pages(found)["In two minutes"]  # the smoke study's is shorter
     for record in found.supplementary["blockwise"]:
         for key in page.SCHEDULE:
@@ -283,7 +283,7 @@ def test_claims_are_those_of_the_arms_where_there_are_any(found, monkeypatch):
     pd.testing.assert_frame_equal(found.folds_steps, tables.compared_steps(found.folds))
     step = found.folds_steps.set_index(["row", "above"]).loc[("improved", "baseline")]
     verdict = {"worse": "worse than the baseline"}.get(step["verdict"], step["verdict"])
-    assert f"With the baseline's training options the paper's model is {verdict} in [" in front
+    assert f"options the paper's model (`improved`) is {verdict} in [cross-val" in front
     home = tables.TITLES.get(found.study.dataset, found.study.dataset)
     assert f"chosen on training people of {home}; they are among its people here." in front
     monkeypatch.setattr(StudyResults, "on_the_papers_data", True)  # then its gains stand beside
