@@ -69,7 +69,7 @@ def read_run(folder: Path) -> dict:
     """A run record; ValueError where the file is not one, or its configuration was changed."""
     path = folder / "run.json"
     try:
-        record = todays_names(json.loads(path.read_text(encoding="utf-8")))
+        record = json.loads(path.read_text(encoding="utf-8"))
         fields = FIELDS if "distractors" in record else FIELDS | RUN_FIELDS
         for name, kind in fields.items():
             if not isinstance(_field(record, name), kind):
@@ -181,8 +181,8 @@ def read_tables(records: Sequence[dict], name: str) -> pd.DataFrame:
                                 na_values=dict.fromkeys(VALUES, ""))
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); {_cure(path.parent)}") from error
-        tables.append(table.rename(columns=paths.RENAMED).assign(
-            run=record["run_id"], preset=record["preset"], seed=record["seed"]))
+        tables.append(table.assign(run=record["run_id"], preset=record["preset"],
+                                   seed=record["seed"]))
     # a run that was not trained has an empty history, whose columns have no type of their own
     return pd.concat(tables, ignore_index=True).infer_objects()
 

@@ -14,8 +14,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / "notebooks" / "params"  # one file a study
-# name in older records, tables, weights and parameter files -> today's
-RENAMED = {"global_weight": "local_weight", "strangers": "distractors"}
+# name in older records, weights and parameter files -> today's
+RENAMED = {"global_weight": "local_weight"}
 
 
 def data_root() -> Path:

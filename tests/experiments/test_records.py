@@ -11,7 +11,6 @@ from reidlib.experiments.records import (
     collect_runs,
     forget_runs,
     publish_run,
-    read_run,
     read_tables,
     write_run,
 )
@@ -143,16 +142,6 @@ def test_scores_that_are_not_those_of_the_table_are_refused(study, workspace):
             collect_runs(study, workspace, ["baseline"])
         path.write_text(whole)
     assert len(collect_runs(study, workspace, ["baseline"])) == 1
-
-
-def test_records_and_tables_of_before_are_read_under_todays_names(workspace):
-    folder = workspace.reports / "distractors" / "best-s0"
-    record = {"run_id": "best-s0", "preset": "best", "seed": 0, "strangers": {"images": 9},
-              "cost": COST, "fingerprint": "of before"}
-    write_run(folder, record, {"per_query": per_query(AP=[0.5]).assign(strangers=9)})
-    found = read_run(folder)
-    assert found["distractors"] == {"images": 9} and "strangers" not in found
-    assert read_tables([found], "per_query")["distractors"].tolist() == [9]
 
 
 def test_result_rows_are_picked_by_preset_flip_and_re_ranking():

@@ -424,12 +424,11 @@ def test_distractor_runs_are_found_again_but_not_those_of_others(ws, study, monk
 
 
 def test_records_of_before_the_new_names_are_read():
-    """The tracked distractor records say ``strangers``."""
-    raw = (Workspace("pku-reid").reports / "distractors/best-s0/run.json").read_text()
-    assert '"strangers"' in raw
-    record = read_run(Workspace("pku-reid").reports / "distractors/best-s0")
-    assert record["distractors"]["images"] == 12936 and "strangers" not in record
-    assert set(read_tables([record], "per_query")["distractors"]) == {0, 1000, 12936}
+    """Tracked records say ``global_weight``."""
+    folder = Workspace("pku-reid-finalists").reports / "2/runs/plain-s0"
+    assert '"global_weight": 8.0' in (folder / "run.json").read_text()
+    config = read_run(folder)["config"]
+    assert config["local_weight"] == 8.0 and "global_weight" not in config
 
 
 def test_a_report_on_own_data_is_about_them(ws, tmp_path):

@@ -84,8 +84,7 @@ def test_roots_follow_the_environment(monkeypatch, tmp_path):
 
 
 def test_names_that_have_changed_are_read_as_todays():
-    assert todays_names({"global_weight": 2.0, "strangers": 3, "lr": 1.0}) == {
-        "local_weight": 2.0, "distractors": 3, "lr": 1.0}
+    assert todays_names({"global_weight": 2.0, "lr": 1.0}) == {"local_weight": 2.0, "lr": 1.0}
 
 
 def test_workspace_keeps_people_below_figures(tmp_path):
