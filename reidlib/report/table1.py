@@ -209,7 +209,7 @@ def rates(root: Path) -> pd.DataFrame:
 
     One line a candidate of ``SELECTION``, which has to be complete. Columns: system, lr,
     backbone_lr, scale_lr (missing: that of lr), warmup (epochs; missing: constant rates), epochs,
-    value (mAP of ``standard-all``, by the embedding alone) and best (the highest of its system).
+    value (mAP of ``standard-all``, embedding alone), accuracy (last epoch), best (of its system).
     """
     workspace = Workspace(SELECTION, root)
     if not (workspace.reports / "study.json").is_file():
@@ -223,7 +223,8 @@ def rates(root: Path) -> pd.DataFrame:
         lines.append({"system": row_name(config), "lr": config.lr, "backbone_lr":
                       config.backbone_lr if config.pretrained else None,
                       "scale_lr": config.scale_lr, "warmup": config.warmup_epochs,
-                      "epochs": config.epochs, "value": interval(queries).value})
+                      "epochs": config.epochs, "value": interval(queries).value,
+                      "accuracy": last_epochs([record])["accuracy"].iloc[0]})
     table = pd.DataFrame(lines)
     table["warmup"] = table["warmup"].astype(float)
     highest = table.groupby("system")["value"].transform("max")

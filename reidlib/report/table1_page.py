@@ -109,6 +109,7 @@ def rates_table(rates: pd.DataFrame) -> pd.DataFrame:
         "schedule": rates["warmup"].map(lambda n: "constant" if pd.isna(n) else
                                         f"warm-up {n:g}, cosine"),
         "epochs": rates["epochs"], "mAP": rates["value"].map(percent),
+        "right in the last epoch": rates["accuracy"].map(percent),
         "best": rates["best"].map({True: "best", False: ""})})
 
 

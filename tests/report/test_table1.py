@@ -180,6 +180,7 @@ def test_rates_are_compared_by_the_embedding_alone_and_the_best_is_marked(tmp_pa
         config = study.config(preset, 0)
         assert row.value == pytest.approx(own["AP"].mean())
         assert (row.lr, row.epochs) == (config.lr, config.epochs)
+        assert row.accuracy == pytest.approx((config.epochs - 1) / 10)  # as made up
     for _, own in found.groupby("system"):
         assert own.loc[own["best"], "value"].tolist() == [own["value"].max()]
     finish(tmp_path, MARKET, "transreid-short", (0.7, 0.8))
