@@ -189,7 +189,7 @@ def test_what_the_papers_model_does_without_a_search_is_noted(verdict, said):
     assert notes(ONE_IDEA, folds=steps).strip() == f"{said}."
     rate = pd.DataFrame({"row": ["improved, rate of best", "best"], "verdict": ["undecided", "a"]})
     assert notes(ONE_IDEA, folds=steps, same_rate=rate).strip() == (
-        f"{said}, at the learning rate of `best` for both undecided.")
+        f"{said}. Where both have the learning rate of `best`, it is undecided.")
     assert not notes(ONE_IDEA, folds=steps[1:]).strip()
     assert not notes(ONE_IDEA, folds=steps, arms=False).strip()  # it stands in the table
 

@@ -141,7 +141,7 @@ def test_both_schedules_are_in_one_table(found, monkeypatch):
 @pytest.mark.parametrize("other", [None, {"release_every": 3}, {"release": "paper"}, {"lr": 0.1}])
 def test_the_public_codes_schedule_has_a_line_where_runs_followed_it(found, monkeypatch, other):
     monkeypatch.setattr(StudyResults, "on_the_papers_data", True)
-    said = "the public code's schedule"
+    said = "LA-Transformer's schedule"
     assert said not in pages(found)["In two minutes"]  # the smoke study's is shorter
     for record in found.supplementary["blockwise"]:
         for key in page.SCHEDULE:
