@@ -134,5 +134,5 @@ def scores_table(found: pd.DataFrame) -> pd.DataFrame:
 
 def sample_name(records: Sequence[dict], own: pd.DataFrame) -> str:
     """Whose people were tested, in a few words."""
-    name, people = records[0]["data"]["name"], own.dropna(subset="AP")["id"].nunique()
-    return f"{tables.TITLES.get(name, name)}, {people} people"
+    people = own.dropna(subset="AP")["id"].nunique()
+    return f"{tables.title(records[0]['data']['name'])}, {people} people"

@@ -15,7 +15,7 @@ from reidlib.evaluation.statistics import Comparison, compare, corrected, interv
 from reidlib.experiments.config import TrainConfig
 from reidlib.experiments.records import collect_runs, device_name, read_tables
 from reidlib.experiments.study import Study, load_study, read_study
-from reidlib.report.tables import TITLES, cut, last_epochs
+from reidlib.report.tables import cut, last_epochs, title
 from reidlib.utils.parameters import height_width
 from reidlib.utils.paths import Workspace
 
@@ -108,8 +108,8 @@ def read_group(name: str, root: Path) -> Group:
             records[own] = runs
             parts.append(table.assign(row=own))
     dataset = next(iter(records.values()))[0]["data"]["name"] if records else study.dataset
-    title = TITLES.get(dataset, dataset) + ", published schedules" * (name == PUBLISHED_STUDY)
-    return Group(study, dataset, title, records, pd.concat(parts or [pd.DataFrame()]), missing)
+    called = title(dataset) + ", published schedules" * (name == PUBLISHED_STUDY)
+    return Group(study, dataset, called, records, pd.concat(parts or [pd.DataFrame()]), missing)
 
 
 def _retrievals(row: str, runs: Sequence[dict]) -> list[tuple[str, pd.DataFrame]]:

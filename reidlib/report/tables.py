@@ -13,10 +13,14 @@ from reidlib.experiments.records import SCORES, by_row, device_name, read_tables
 from reidlib.utils.text import percent
 
 PAPER = Path(__file__).with_name("paper.csv")
-# data set -> how a page calls it
 TITLES = {"pku-reid": "PKU-Reid", "market1501": "Market-1501",
           "cuhk03-np-pair1": "CUHK03-NP, camera pair 1"}
 PROTOCOLS_COMPARED = ("standard", "standard-all", "lat-top10")
+
+
+def title(dataset: str) -> str:
+    """How a page calls a data set: by its own name where it has no other."""
+    return TITLES.get(dataset, dataset)
 
 
 def query_rows(records: Sequence[dict], rows: Sequence[ResultRow] = RESULT_ROWS) -> pd.DataFrame:

@@ -282,9 +282,9 @@ def test_claims_are_those_of_the_arms_where_there_are_any(found, monkeypatch):
     assert f"| y-pooling | {change} [" in front and sample in front
     pd.testing.assert_frame_equal(found.folds_steps, tables.compared_steps(found.folds))
     step = found.folds_steps.set_index(["row", "above"]).loc[("improved", "baseline")]
-    verdict = {"worse": "worse than the baseline"}.get(step["verdict"], step["verdict"])
+    verdict = step["verdict"] + " than the baseline" * (step["verdict"] != "undecided")
     assert f"options the paper's model (`improved`) is {verdict} in [cross-val" in front
-    home = tables.TITLES.get(found.study.dataset, found.study.dataset)
+    home = sample.partition(",")[0]
     assert f"chosen on training people of {home}; they are among its people here." in front
     monkeypatch.setattr(StudyResults, "on_the_papers_data", True)  # then its gains stand beside
     assert f"| y-pooling | +3.9 | {change} [" in pages(found)["In two minutes"]
